@@ -1,0 +1,1 @@
+"""reprise: sixteen machine-learning papers, regenerated exactly, every claim checked by machine."""

@@ -1,0 +1,413 @@
+"""One declaration, two engines: DVC's stages run by Snakemake, with the same dvc.lock at the end.
+
+DVC alone declares stages. `graph` reads the resolved ones and keeps them in a small JSON file, so that a job imports
+no DVC. `execute` is what a job runs: it decides by content (never by mtime) whether anything is to do, and leaves a
+receipt: the hashes of what the stage depended on before its command ran and of its outputs after. `record` is the one
+place that writes dvc.lock: it checks each receipt against the disk and lets DVC commit exactly those stages, in the
+order of declaration. Both use DVC through `Repo().index` and the command line only.
+"""
+
+import argparse
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from reprise import params, paths
+from reprise.errors import ReproError, unknown
+from reprise.stage import fail_clearly
+
+ROOT = paths.ROOT
+os.environ.setdefault("DVC_NO_ANALYTICS", "true")
+
+
+@dataclass(frozen=True)
+class Node:
+    """A resolved stage: what `dvc.yaml` says after its templates are filled in, paths relative to the root."""
+
+    address: str  # pipelines/<paper>/dvc.yaml:train@small-mtl
+    cmd: str
+    deps: list[str]
+    params: dict[str, list[str]]  # file -> dotted keys
+    outs: list[str]
+    uncached: list[str]  # the outs that git keeps, not DVC
+    meta: dict[str, Any]
+    parents: list[str]
+
+    @property
+    def file(self) -> str:
+        """The dvc.yaml that declares it."""
+        return self.address.rpartition(":")[0] or "dvc.yaml"
+
+    @property
+    def name(self) -> str:
+        """Its name within that file."""
+        return self.address.rpartition(":")[2]
+
+    @property
+    def paper(self) -> str:
+        """The paper, '' for a stage of the root dvc.yaml."""
+        return Path(self.file).parent.name
+
+    @property
+    def id(self) -> str:
+        """A name for files and Snakemake rules."""
+        return re.sub(r"\W+", "_", f"{self.paper or 'all'}_{self.name}")
+
+    @property
+    def log(self) -> str:
+        """The log of the job that runs it."""
+        return f".reprise/logs/{self.id}.log"
+
+
+# -- the graph -------------------------------------------------------------------------------------------------------
+
+
+def graph(root: Path = ROOT) -> dict[str, Node]:
+    """All resolved stages by address, in declaration order; read through DVC once, then from `.reprise/graph.json`."""
+    declarations = sorted([root / "dvc.yaml", root / "params.yaml", *root.glob("pipelines/*/dvc.yaml"), *root.glob("pipelines/*/params.yaml")])
+    digest = hashlib.sha256(b"".join(str(p.relative_to(root)).encode() + p.read_bytes() for p in declarations if p.exists())).hexdigest()
+    kept = paths.private(root, "") / "graph.json"
+    if kept.exists():
+        content = json.loads(kept.read_text())
+        if content["digest"] == digest:
+            return {node["address"]: Node(**node) for node in content["nodes"]}
+    nodes = _resolve(root)
+    _write(kept, {"digest": digest, "nodes": [asdict(node) for node in nodes]})
+    return {node.address: node for node in nodes}
+
+
+def _resolve(root: Path) -> list[Node]:
+    from dvc.dependency.param import ParamsDependency
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(root)) as repo:
+            index = repo.index
+            nodes = []
+            for stage in index.stages:
+                where = os.path.relpath(stage.wdir, root)
+                there = lambda item, where=where: os.path.normpath(os.path.join(where, item.def_path))  # noqa: E731
+                parameters = [dep for dep in stage.deps if isinstance(dep, ParamsDependency)]
+                nodes.append(
+                    Node(
+                        address=os.path.relpath(stage.path, root) + ":" + stage.name,
+                        cmd=stage.cmd,
+                        deps=[there(dep) for dep in stage.deps if dep not in parameters],
+                        params={there(dep): list(dep.params) for dep in parameters},
+                        outs=[there(out) for out in stage.outs],
+                        uncached=[there(out) for out in stage.outs if not out.use_cache],
+                        meta=dict(stage.meta or {}),
+                        parents=sorted(os.path.relpath(up.path, root) + ":" + up.name for up in index.graph.successors(stage)),
+                    )
+                )
+    except DvcException as error:
+        raise ReproError(f"DVC cannot resolve the pipelines: {error}") from None
+    return sorted(nodes, key=lambda node: (node.file == "dvc.yaml", node.file))  # stable: within a file, as declared
+
+
+def chosen(nodes: dict[str, Node], papers: list[str]) -> list[Node]:
+    """The stages of `papers` with all that they depend on; of everything if `papers` is empty."""
+    known = {node.paper for node in nodes.values()} - {""}
+    for paper in papers:
+        if paper not in known:
+            raise unknown("paper", paper, known)
+    wanted = {address for address, node in nodes.items() if not papers or node.paper in papers}
+    left = list(wanted)
+    while left:
+        for parent in nodes[left.pop()].parents:
+            if parent not in wanted:
+                wanted.add(parent)
+                left.append(parent)
+    return [node for address, node in nodes.items() if address in wanted]
+
+
+# -- content ---------------------------------------------------------------------------------------------------------
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def content(path: Path) -> str | None:
+    """DVC's hash of a file or folder, None if it is missing."""
+    if path.is_dir():
+        files = sorted((f.relative_to(path).parts, f) for f in path.rglob("*") if f.is_file())
+        listing = [{"md5": _md5(file), "relpath": "/".join(parts)} for parts, file in files]
+        return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
+    return _md5(path) if path.exists() else None
+
+
+def inputs(node: Node, root: Path = ROOT) -> dict[str, Any]:
+    """All that a stage's result hangs on: its command, the hashes of its dependencies, the values of its parameters."""
+    values: dict[str, dict[str, Any]] = {}
+    for file, keys in node.params.items():
+        tree = params.parse(root / file)
+        values[file] = {key: _at(tree, key) for key in keys}
+    return {"cmd": node.cmd, "deps": {dep: content(root / dep) for dep in node.deps}, "params": values}
+
+
+def outputs(node: Node, root: Path = ROOT) -> dict[str, str | None]:
+    """The hashes of a stage's outputs as they lie on disk."""
+    return {out: content(root / out) for out in node.outs}
+
+
+def _at(tree: Any, key: str) -> Any:
+    for part in key.split("."):
+        tree = tree.get(part) if isinstance(tree, dict) else None
+    return tree
+
+
+def locked(node: Node, root: Path = ROOT) -> tuple[dict[str, Any], dict[str, str]] | None:
+    """What dvc.lock says of a stage, in the form of `inputs` and `outputs`; None if it says nothing readable."""
+    entry = _lock_file(root / node.file.replace("dvc.yaml", "dvc.lock")).get(node.name)
+    if entry is None:
+        return None
+    state = {"cmd": entry["cmd"], "deps": {d["path"]: d["md5"] for d in entry.get("deps", [])}, "params": entry.get("params", {})}
+    return json.loads(json.dumps(state)), {out["path"]: out["md5"] for out in entry.get("outs", [])}
+
+
+def _lock_file(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        return params.parse(path)["stages"]
+    except (ReproError, KeyError, TypeError):  # truncated by a crash, or with the marks of a merge conflict
+        raise ReproError(f"{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path} is damaged (a crash or a merge conflict): restore it with `git checkout -- {path.name}`, or delete it and run again") from None
+
+
+# -- one job ---------------------------------------------------------------------------------------------------------
+
+
+def _write(path: Path, thing: Any) -> None:
+    """Write JSON under a temporary name, then rename: a reader never sees half of it."""
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(thing, indent=1))
+    os.replace(temporary, path)
+
+
+def _receipt(node: Node, root: Path) -> Path:
+    return paths.private(root, "receipts") / f"{node.id}.json"
+
+
+def execute(address: str, root: Path = ROOT) -> str:
+    """Bring one stage up to date; returns what was done: `fresh`, `checked out` or `ran`.
+
+    Raises:
+        ReproError: the command failed, an output is missing, or a dependency changed while it ran.
+    """
+    nodes = graph(root)
+    if address not in nodes:
+        raise unknown("stage", address, nodes)
+    node = nodes[address]
+    state = inputs(node, root)
+    for dep, found in state["deps"].items():
+        if found is None:
+            raise ReproError(f"{address} needs {dep}, which is missing")
+    known = locked(node, root)
+    receipt = _receipt(node, root)
+    if receipt.exists():
+        written = json.loads(receipt.read_text())
+        if written["inputs"] == state and written["outputs"] == outputs(node, root):
+            return "fresh"
+        receipt.unlink()
+    if known and known[0] == state:
+        missing = [out for out, found in outputs(node, root).items() if found != known[1].get(out)]
+        if not missing:
+            return "fresh"
+        if all(out not in node.uncached and check_out(known[1][out], root / out, root) for out in missing):
+            return "checked out"
+    with _gpu_slots(int(node.meta.get("gpu", 0)), root) as env:
+        failed = subprocess.run(["bash", "--noprofile", "--norc", "-c", f"exec {node.cmd}"], cwd=root, env=env, check=False).returncode
+    if failed:
+        raise ReproError(f"{address} failed with exit code {failed}; its command: {node.cmd}")
+    made = outputs(node, root)
+    for out, found in made.items():
+        if found is None:
+            raise ReproError(f"{address} did not write {out}")
+    if inputs(node, root) != state:
+        raise ReproError(f"{address}: a dependency changed while it ran, so the result is not recorded; run again")
+    _write(receipt, {"inputs": state, "outputs": made})
+    return "ran"
+
+
+def _object(md5: str, root: Path) -> Path:
+    return _cache_dir(root) / "files" / "md5" / md5[:2] / md5[2:]
+
+
+@cache
+def _cache_dir(root: Path) -> Path:
+    for name in ("config.local", "config"):
+        path = root / ".dvc" / name
+        if path.exists() and (found := re.search(r"\[cache\][^\[]*?\bdir\s*=\s*(\S+)", path.read_text())):
+            return (root / ".dvc" / found[1]).resolve()
+    return root / ".dvc" / "cache"
+
+
+def check_out(md5: str, target: Path, root: Path = ROOT) -> bool:
+    """Copy an output from DVC's cache to its place; False (and nothing changed) if it is not whole there."""
+    entry = _object(md5, root)
+    if not entry.exists() or _md5(entry) != md5.removesuffix(".dir"):
+        return False
+    listing = json.loads(entry.read_text()) if md5.endswith(".dir") else [{"md5": md5, "relpath": ""}]
+    objects = [(_object(item["md5"], root), item) for item in listing]
+    if not all(path.exists() and _md5(path) == item["md5"] for path, item in objects):
+        return False
+    temporary = paths.private(root, "work") / f"checkout-{md5}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    for path, item in objects:
+        place = temporary / "out" / item["relpath"]
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, place)
+    (temporary / "out").mkdir(exist_ok=True) if md5.endswith(".dir") else None
+    shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(temporary / "out", target)
+    shutil.rmtree(temporary)
+    return True
+
+
+@contextmanager
+def _gpu_slots(count: int, root: Path) -> Iterator[dict[str, str]]:
+    """The environment of a job with `count` GPUs of its own: the first whose lock is free."""
+    visible = [g for g in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if g] or [p.name[6:] for p in sorted(Path("/dev").glob("nvidia[0-9]*"))]
+    held, mine = [], []
+    for gpu in visible if count else []:
+        if len(mine) == count:
+            break
+        lock = (paths.private(root, "locks") / f"gpu{gpu}").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue
+        held.append(lock)
+        mine.append(gpu)
+    try:
+        yield {**os.environ, **({"CUDA_VISIBLE_DEVICES": ",".join(mine)} if mine else {})}
+    finally:
+        for lock in held:
+            lock.close()
+
+
+# -- recording -------------------------------------------------------------------------------------------------------
+
+
+def record(root: Path = ROOT) -> list[str]:
+    """Write the stages that have a receipt into dvc.lock; returns the addresses recorded.
+
+    A receipt that no longer agrees with the disk is dropped with a line that says so: nothing is recorded that was not
+    made from what lies there now.
+    """
+    nodes = graph(root)
+    accepted = []
+    for node in nodes.values():
+        receipt = _receipt(node, root)
+        if not receipt.exists():
+            continue
+        written = json.loads(receipt.read_text())
+        if written["inputs"] != inputs(node, root) or written["outputs"] != outputs(node, root):
+            print(f"{node.address}: changed since it ran, not recorded; it will run again", file=sys.stderr)
+            receipt.unlink()
+        elif locked(node, root) == (written["inputs"], written["outputs"]):
+            receipt.unlink()
+        else:
+            accepted.append(node)
+    if accepted:
+        command = [sys.executable, "-m", "dvc", "commit", "-q", "-f", *(node.address.removeprefix("dvc.yaml:") for node in accepted)]
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise ReproError(f"`dvc commit` failed, receipts are kept for the next try: {done.stderr.strip()}")
+        for file in {node.file for node in accepted}:
+            canonical(root / file.replace("dvc.yaml", "dvc.lock"), [n.name for n in nodes.values() if n.file == file])
+        for node in accepted:
+            _receipt(node, root).unlink()
+    return [node.address for node in accepted]
+
+
+def canonical(lock: Path, order: list[str]) -> None:
+    """Put the entries of a dvc.lock into declaration order, byte for byte as DVC wrote them.
+
+    DVC appends entries as stages complete, so without this the order would tell which engine ran, and how.
+    """
+    head, *entries = re.split(r"(?m)^(?=  \S)", lock.read_text())
+    place = {name: i for i, name in enumerate(order)}
+    ordered = sorted(entries, key=lambda entry: place.get(entry.split(":\n")[0].strip().strip("'\""), len(order)))
+    if ordered != entries:
+        temporary = lock.with_suffix(".tmp")
+        temporary.write_text(head + "".join(ordered))
+        os.replace(temporary, lock)
+
+
+# -- the whole -------------------------------------------------------------------------------------------------------
+
+
+def reproduce(papers: list[str], cores: int | None = None, profile: str = "profiles/local", root: Path = ROOT) -> int:
+    """Everything that `papers` need, through Snakemake; records what succeeded, then says where to look.
+
+    A failing stage stops only what depends on it; the summary names it, its log and the command that reruns it.
+    """
+    nodes = chosen(graph(root), papers)
+    record(root)  # what an interrupted run finished but could not record
+    (root / ".reprise" / "failed").unlink(missing_ok=True)
+    command = [sys.executable, "-m", "snakemake", "--profile", profile, *(["--cores", str(cores)] if cores else []), *(["--config", f"papers={','.join(papers)}"] if papers else [])]
+    try:
+        done = subprocess.run(command, cwd=root, env={**os.environ, "PYTHONPATH": str(root / "src")}, check=False).returncode
+    finally:
+        recorded = record(root)
+    failed = _failures(root)
+    print(f"\n{len(nodes)} stages: {len(recorded)} recorded in dvc.lock, {len(nodes) - len(recorded) - len(failed)} fresh or waiting, {len(failed)} failed")
+    for address in failed:
+        node = graph(root)[address]
+        print(f"  {address}\n    log: {node.log}\n    again: dvc repro {address}")
+    for scale in params.shared("scales"):
+        for page in sorted({n.paper for n in nodes if n.paper and (root / "reports" / n.paper / scale / "index.md").exists()}):
+            print(f"  page: reports/{page}/{scale}/index.md")
+    print("  index: reports/index.md\n  runs: make ui (MLflow on http://127.0.0.1:5000)")
+    return done
+
+
+def _failures(root: Path) -> list[str]:
+    path = root / ".reprise" / "failed"
+    return sorted(set(path.read_text().split())) if path.exists() else []
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m reprise.engine", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    job = commands.add_parser("execute", help="bring one stage up to date (what a Snakemake job runs)")
+    job.add_argument("address")
+    commands.add_parser("record", help="write finished stages into dvc.lock")
+    everything = commands.add_parser("reproduce", help="run all stages, or those of some papers")
+    everything.add_argument("papers", nargs="*")
+    everything.add_argument("--cores", type=int, help="default: all of this machine")
+    everything.add_argument("--profile", default="profiles/local", help="a Snakemake profile: profiles/local, profiles/slurm, profiles/kubernetes")
+    args = parser.parse_args()
+    if args.command == "execute":
+        try:
+            print(f"{args.address}: {execute(args.address)}")
+        except ReproError:
+            with (paths.private(ROOT, "") / "failed").open("a") as file:
+                print(args.address, file=file)
+            raise
+    elif args.command == "record":
+        record()
+    else:
+        return reproduce(args.papers, args.cores, args.profile)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(fail_clearly(lambda: sys.exit(main())))

@@ -1,0 +1,1 @@
+"""What several papers of one field share; a kit knows no paper."""

@@ -1,0 +1,1 @@
+"""One folder a paper: data, model, train, evaluate, report; a paper never imports another."""
