@@ -92,6 +92,8 @@ def _resolve(root: Path) -> list[Node]:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
+    for lock in sorted(root.glob("pipelines/*/dvc.lock")):
+        _lock_file(lock)  # our message says how to mend a damaged one, DVC's does not
     try:
         with Repo(str(root)) as repo:
             index = repo.index
@@ -185,7 +187,8 @@ def _lock_file(path: Path) -> dict[str, Any]:
     try:
         return params.parse(path)["stages"]
     except (ReproError, KeyError, TypeError):  # truncated by a crash, or with the marks of a merge conflict
-        raise ReproError(f"{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path} is damaged (a crash or a merge conflict): restore it with `git checkout -- {path.name}`, or delete it and run again") from None
+        name = "/".join(path.parts[-3:])
+        raise ReproError(f"{name} is damaged (a crash or a merge conflict): restore it with `git checkout -- {name}`, or delete it and run again") from None
 
 
 # -- one job ---------------------------------------------------------------------------------------------------------

@@ -283,6 +283,11 @@ def fail_clearly(job, *args, **kwargs) -> int:
         if os.environ.get("REPRISE_DEBUG"):
             traceback.print_exc()
         print(f"error: {explain(error)}", file=sys.stderr)
+    except Exception as error:
+        native = re.search(r"\(os error (\d+)\)", str(error))  # how libraries written in Rust report a full disk
+        if not native:
+            raise
+        print(f"error: {explain(OSError(int(native[1]), str(error)))}", file=sys.stderr)
     except KeyboardInterrupt:
         print("interrupted: run again to go on from the last resume point", file=sys.stderr)
         return 130

@@ -56,17 +56,19 @@ def test_a_loss_that_is_not_finite_names_step_and_last_finite_value(checkout):
 
 
 def test_a_read_only_output_folder_is_said_in_one_line(checkout):
-    checkout.run("reprise.stage", "toy", "download")
-    target = checkout.root / "data/toy/small"
-    locked = checkout.root / "locked"
-    locked.write_text("a file where a folder should be")
-    (target / "prepared").symlink_to(locked / "x")
-    done = checkout.run("reprise.stage", "toy", "preprocess", check=False)
-    assert done.returncode == 1 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    """A real read-only mount, since root may write to a folder without permissions."""
+    data = checkout.root / "data"
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(data)], capture_output=True, check=False).returncode:
+        pytest.skip("mounting needs root")
+    try:
+        done = checkout.run("reprise.stage", "toy", "download", check=False)
+    finally:
+        subprocess.run(["umount", "-l", str(data)], check=False)
+    assert done.returncode == 1 and "read-only file system" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_a_full_disk_is_said_in_one_line_and_leaves_nothing(checkout, tmp_path):
-    """A real full file system, 200 kB small, where the kernel lets us mount one."""
+    """A real full file system, 24 kB small, where the kernel lets us mount one."""
     small = checkout.root / ".reprise"
     small.mkdir(exist_ok=True)
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24k", "tmpfs", str(small)], capture_output=True, check=False).returncode:
@@ -75,8 +77,7 @@ def test_a_full_disk_is_said_in_one_line_and_leaves_nothing(checkout, tmp_path):
         path = checkout.root / "pipelines/toy/params.yaml"
         path.write_text(path.read_text().replace("dimension: 20", "dimension: 200"))
         done = checkout.run("reprise.stage", "toy", "download", check=False)
-        assert done.returncode == 1 and "error:" in done.stderr
-        assert "disk is full" in done.stderr or "No space left" in done.stderr
+        assert done.returncode == 1 and "disk is full" in done.stderr and done.stderr.count("\n") == 1
         assert not (checkout.root / "data/toy/small/raw").exists()
     finally:
         subprocess.run(["umount", "-l", str(small)], check=False)

@@ -1,0 +1,90 @@
+"""Frontiers of accuracies, their hypervolume, paired gains over plain scalarisation, and the capacity study."""
+
+import json
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from reprise.papers.smalltowers.frontier import hypervolume
+from reprise.params import Params
+from reprise.stage import Stage
+
+SIDES = ("left", "right")
+
+
+class Evaluate(Params):
+    """Parameters of `evaluate`."""
+
+    reference: tuple[float, float] = Field(description="reference point of every hypervolume, accuracies")
+    base: str = Field(description="the variant that gains are measured against")
+
+
+def final(history: pd.DataFrame, members: pd.DataFrame) -> pd.DataFrame:
+    """One row a member: alpha, seed and every metric's mean over the last epochs (those in which accuracy was measured)."""
+    means = history[~history.metric.str.startswith("loss")].groupby(["member", "metric"]).value.mean().unstack()
+    return members.join(means)
+
+
+def volumes(points: pd.DataFrame, split: str, reference: tuple[float, float]) -> np.ndarray:
+    """The hypervolume of each seed's frontier over its alphas, in seed order."""
+    columns = [f"{split}_accuracy_{side}" for side in SIDES]
+    return np.array([hypervolume(rows[columns].to_numpy(), reference) for _, rows in points.groupby("seed")])
+
+
+def at_best_alpha(points: pd.DataFrame) -> np.ndarray:
+    """Each seed's test accuracy, mean of both tasks, at the alpha whose validation accuracy is best."""
+    score = {split: points[[f"{split}_accuracy_{side}" for side in SIDES]].mean(axis=1) for split in ("validation", "test")}
+    return np.array([score["test"][rows.index[score["validation"][rows.index].argmax()]] for _, rows in points.groupby("seed")])
+
+
+def spread(values: np.ndarray) -> dict[str, float]:
+    """Mean and standard error."""
+    return {"mean": values.mean(), "se": values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else 0.0}
+
+
+def evaluate(params: Evaluate, stage: Stage) -> None:
+    """points.parquet: a row per variant and member; study.parquet: a row per variant, size and seed; then the metrics."""
+    metrics: dict[str, float] = {}
+    points, study = {}, []
+
+    def put(name: str, values: np.ndarray) -> None:
+        metrics.update({f"{name}.{key}": value for key, value in spread(values).items()})
+
+    for variant in stage.variants:
+        folder = stage.path("models", variant)
+        summary = json.loads((folder / "summary.json").read_text())
+        metrics |= {f"{variant}.learning_rate": summary["rate"], f"{variant}.parameters.served": summary["parameters"]["served"], f"{variant}.parameters.aux": summary["parameters"]["aux"]}
+        points[variant] = final(pd.read_parquet(folder / "history.parquet"), pd.read_parquet(folder / "members.parquet"))
+        put(f"{variant}.best", at_best_alpha(points[variant]))
+        if points[variant].alpha.nunique() > 1:  # a weighting that finds its own weights gives a point, no frontier
+            put(f"{variant}.hypervolume", volumes(points[variant], "test", params.reference))
+            put(f"{variant}.train_hypervolume", volumes(points[variant], "train", params.reference))
+        for side in SIDES:
+            put(f"{variant}.accuracy_{side}", points[variant].groupby("seed")[f"test_accuracy_{side}"].mean().to_numpy())
+        if (folder / "study.parquet").exists():
+            members = pd.read_parquet(folder / "study.parquet")
+            frames = {h.stem.removeprefix("history_"): final(pd.read_parquet(h), members) for h in sorted(folder.glob("history_*_*.parquet"))}
+            frames["own"] = points[variant][points[variant].alpha.isin(members.alpha.unique())]
+            for size, frame in frames.items():
+                both = {split: volumes(frame, split, params.reference) for split in ("train", "test")}
+                study += [{"variant": variant, "size": size, "seed": i, **{k: v[i] for k, v in both.items()}} for i in range(len(both["test"]))]
+                for split, values in both.items():
+                    put(f"{variant}.{size}.{split}", values)
+    for variant, rows in points.items():
+        if rows.alpha.nunique() > 1 and variant != params.base:
+            base = points[params.base][points[params.base].alpha.isin(rows.alpha.unique())]
+            gain = volumes(rows, "test", params.reference) - volumes(base, "test", params.reference)
+            put(f"{variant}.gain", gain)
+            metrics[f"{variant}.gain.positive"] = int((gain > 0).sum())
+        gain = at_best_alpha(rows) - at_best_alpha(points[params.base])
+        put(f"{variant}.best_gain", gain)
+    table = pd.read_parquet(stage.path("movielens") / "results.parquet")
+    for method, rows in table.groupby("method"):
+        name = method.replace(" ", "_")
+        for task in ("watch", "rating"):
+            put(f"movielens.{name}.{task}", rows.groupby("seed")[task].mean().to_numpy())
+    pd.concat([rows.assign(variant=variant) for variant, rows in points.items()]).to_parquet(stage.out / "points.parquet", index=False)
+    pd.DataFrame(study).to_parquet(stage.out / "study.parquet", index=False)
+    table.to_parquet(stage.out / "movielens.parquet", index=False)
+    stage.metrics(metrics)
