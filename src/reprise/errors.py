@@ -15,6 +15,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> ReproError:
     unknown stage 'trian': did you mean 'train'? (known: report, train)
     """
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1)
+    near = difflib.get_close_matches(name, known, n=5)
     hint = f" did you mean {near[0]!r}?" if near else ""
-    return ReproError(f"unknown {kind} {name!r}:{hint} (known: {', '.join(known) or 'none'})")
+    shown = known if len(known) <= 20 else [*(near or known[:5]), f"… {len(known)} in all"]
+    return ReproError(f"unknown {kind} {name!r}:{hint} (known: {', '.join(shown) or 'none'})")

@@ -90,7 +90,7 @@ def test_pipeline(tmp_path):
     run("smalltowers", "download", root=tmp_path)
     run("smalltowers", "preprocess", root=tmp_path, params={"pairs": [256, 100, 100]})
     run("smalltowers", "movielens", root=tmp_path, params=SMALL)
-    study = {"study": {"tower_layers": [1], "bottom_width": [5], "alphas": [0.3]}}
+    study = {"study": {"tower_layers": [1, 5], "bottom_width": [25], "alphas": [0.3]}}
     from reprise.params import section
 
     for variant, own in section("smalltowers", "small")["variants"].items():

@@ -64,13 +64,18 @@ def evaluate(params: Evaluate, stage: Stage) -> None:
             put(f"{variant}.accuracy_{side}", points[variant].groupby("seed")[f"test_accuracy_{side}"].mean().to_numpy())
         if (folder / "study.parquet").exists():
             members = pd.read_parquet(folder / "study.parquet")
-            frames = {h.stem.removeprefix("history_"): final(pd.read_parquet(h), members) for h in sorted(folder.glob("history_*_*.parquet"))}
-            frames["own"] = points[variant][points[variant].alpha.isin(members.alpha.unique())]
-            for size, frame in frames.items():
+            sizes = {h.stem.removeprefix("history_"): final(pd.read_parquet(h), members) for h in sorted(folder.glob("history_*_*.parquet"))}
+            sizes["own"] = points[variant][points[variant].alpha.isin(members.alpha.unique())]
+            for size, frame in sizes.items():
                 both = {split: volumes(frame, split, params.reference) for split in ("train", "test")}
                 study += [{"variant": variant, "size": size, "seed": i, **{k: v[i] for k, v in both.items()}} for i in range(len(both["test"]))]
                 for split, values in both.items():
                     put(f"{variant}.{size}.{split}", values)
+    frames = pd.DataFrame(study)
+    if {"tower_layers_1", "tower_layers_5"} <= set(frames["size"] if len(frames) else ()):  # what going from a linear to a deep tower costs, seed by seed
+        for variant, rows in frames.groupby("variant"):
+            by = rows.set_index(["size", "seed"]).test
+            put(f"{variant}.decline", (by["tower_layers_1"] - by["tower_layers_5"]).to_numpy())
     for variant, rows in points.items():
         if rows.alpha.nunique() > 1 and variant != params.base:
             base = points[params.base][points[params.base].alpha.isin(rows.alpha.unique())]
@@ -85,6 +90,6 @@ def evaluate(params: Evaluate, stage: Stage) -> None:
         for task in ("watch", "rating"):
             put(f"movielens.{name}.{task}", rows.groupby("seed")[task].mean().to_numpy())
     pd.concat([rows.assign(variant=variant) for variant, rows in points.items()]).to_parquet(stage.out / "points.parquet", index=False)
-    pd.DataFrame(study).to_parquet(stage.out / "study.parquet", index=False)
+    frames.to_parquet(stage.out / "study.parquet", index=False)
     table.to_parquet(stage.out / "movielens.parquet", index=False)
     stage.metrics(metrics)

@@ -120,5 +120,5 @@ def task_losses(arch: Architecture, params: Tensors, h_MBD: torch.Tensor, y_MBT:
 
 
 def export(params: Tensors) -> Tensors:
-    """The served model: everything but the auxiliary towers."""
-    return {name: tensor for name, tensor in params.items() if not name.startswith("aux.")}
+    """The served model: bottom and main towers, nothing that only training needs."""
+    return {name: tensor for name, tensor in params.items() if name.startswith(("conv.", "bottom.", "main."))}

@@ -153,7 +153,7 @@ def train(params: Train, stage: Stage) -> None:
     tensors, _ = fit(params, arch, members, data, stage, "", ("train", "validation", "test"))
     save_file(model.export(tensors), stage.out / "model.safetensors")
     pd.DataFrame(asdict(members)).to_parquet(stage.out / "members.parquet", index=False)
-    count = {kind: sum(t[0].numel() for name, t in tensors.items() if name.startswith("aux.") == (kind == "aux")) for kind in ("served", "aux")}
+    count = {"served": sum(t[0].numel() for t in model.export(tensors).values()), "aux": sum(t[0].numel() for name, t in tensors.items() if name.startswith("aux."))}
     (stage.out / "summary.json").write_text(json.dumps({"rate": best, "parameters": count}, indent=1) + "\n")
     if params.study:
         members = grid(params.study.alphas, (best,), seeds)
