@@ -15,6 +15,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from reprise import paths
+from reprise.errors import ReproError
 from reprise.stage import fail_clearly
 
 SOURCE = paths.ROOT / "src"
@@ -35,6 +36,8 @@ def file_of(module: str) -> Path | None:
 def imports(module: str) -> frozenset[str]:
     """The repository modules that `module` imports, anywhere in its source, with the packages on the way."""
     path = file_of(module)
+    if path is None:
+        raise ReproError(f"module {module} does not exist: a dvc.yaml declares a stage that has no code")
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
