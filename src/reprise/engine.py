@@ -25,7 +25,7 @@ from typing import Any
 
 from reprise import params, paths
 from reprise.errors import ReproError, unknown
-from reprise.stage import fail_clearly
+from reprise.stage import die_with_engine, die_with_parent, fail_clearly
 
 ROOT = paths.ROOT
 os.environ.setdefault("DVC_NO_ANALYTICS", "true")
@@ -363,13 +363,18 @@ def reproduce(papers: list[str], cores: int | None = None, profile: str = "profi
     A failing stage stops only what depends on it; the summary names it, its log and the command that reruns it.
     """
     nodes = chosen(graph(root), papers)
-    record(root)  # what an interrupted run finished but could not record
-    (root / ".reprise" / "failed").unlink(missing_ok=True)
     command = [sys.executable, "-m", "snakemake", "--profile", profile, *(["--cores", str(cores)] if cores else []), *(["--config", f"papers={','.join(papers)}"] if papers else [])]
-    try:
-        done = subprocess.run(command, cwd=root, env={**os.environ, "PYTHONPATH": str(root / "src")}, check=False).returncode
-    finally:
-        recorded = record(root)
+    with (paths.private(root, "locks") / "engine").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ReproError("another `reproduce` is running in this checkout: wait for it or stop it") from None
+        record(root)  # what an interrupted run finished but could not record
+        (root / ".reprise" / "failed").unlink(missing_ok=True)
+        try:
+            done = subprocess.run(command, cwd=root, env={**os.environ, "PYTHONPATH": str(root / "src")}, check=False, preexec_fn=die_with_parent).returncode  # noqa: PLW1509 - no threads here
+        finally:
+            recorded = record(root)
     failed = _failures(root)
     print(f"\n{len(nodes)} stages: {len(recorded)} recorded in dvc.lock, {len(nodes) - len(recorded) - len(failed)} fresh or waiting, {len(failed)} failed")
     for address in failed:
@@ -399,6 +404,7 @@ def main() -> int:
     everything.add_argument("--profile", default="profiles/local", help="a Snakemake profile: profiles/local, profiles/slurm, profiles/kubernetes")
     args = parser.parse_args()
     if args.command == "execute":
+        die_with_engine()
         try:
             print(f"{args.address}: {execute(args.address)}")
         except ReproError:

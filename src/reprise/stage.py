@@ -246,9 +246,14 @@ def _moved_into_place(job: Stage) -> Iterator[None]:
         shutil.rmtree(job.work, ignore_errors=True)
 
 
-def _die_with_engine() -> None:
+def die_with_parent() -> None:
+    """Have the kernel end this process when its direct parent ends."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def die_with_engine() -> None:
     """End this process when the engine that started it does: a killed engine must not leave a second writer behind."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, for the direct parent
+    die_with_parent()
     pid = os.getppid()
     while pid > 1:  # a shell may stand between us and the engine, and outlive it
         stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -309,7 +314,7 @@ def main() -> int:
         if args.scale not in profiles:
             raise unknown("scale", args.scale, profiles)
         determinism.enter(profiles[args.scale], ["-m", "reprise.stage", *sys.argv[1:]])
-        _die_with_engine()
+        die_with_engine()
         run(args.paper, args.stage, args.scale, args.variant)
 
     return fail_clearly(launch)

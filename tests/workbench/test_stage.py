@@ -128,7 +128,7 @@ def _slow(checkout) -> None:
 
 
 def _wait_for(path) -> None:
-    for _ in range(200):
+    for _ in range(900):
         if path.exists():
             return
         time.sleep(0.1)
