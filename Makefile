@@ -31,9 +31,8 @@ test: $(VENV)/installed ## the fast tests, in a few minutes
 	@echo "running the fast tests (a few minutes on two cores)"
 	@REPRISE_TRACKING=off python -m pytest -n auto -m "not slow and not cluster"
 
-test-all: $(VENV)/installed ## every test, slow ones and a real cluster included
-	@REPRISE_TRACKING=off python -m pytest -n auto -m "not cluster"
-	@REPRISE_TRACKING=off python -m pytest -m cluster
+test-all: test ## every test, slow ones included
+	@REPRISE_TRACKING=off python -m pytest -n auto -m "slow and not cluster"
 
 verify: $(VENV)/installed ## rebuild the last commit from an empty cache and compare every bit; PAPERS="..." for some
 	@python -m reprise.cli verify $(PAPERS)
