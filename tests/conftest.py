@@ -1,4 +1,4 @@
-"""Shared fixtures. The tests see the numeric environment of the portable profile, set before a library is loaded."""
+"""The tests see the numeric environment of the portable profile, set before a library is loaded."""
 
 import os
 
@@ -6,3 +6,7 @@ from reprise import determinism
 
 os.environ.update({key: value for key, value in determinism.PROFILES["portable"].items() if value})
 os.environ["REPRISE_TRACKING"] = "off"
+
+import torch  # noqa: E402, F401
+
+determinism.configure_torch()

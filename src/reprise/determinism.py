@@ -73,8 +73,15 @@ def _has_avx2() -> bool:
 
 
 def configure_torch() -> None:
-    """Deterministic kernels and one thread, in a process that has loaded torch; free where it has not."""
+    """Deterministic kernels and one thread, in a process that has loaded torch; free where it has not.
+
+    Under `portable`, matrix products go through OpenBLAS: see `reprise.products`.
+    """
     if torch := sys.modules.get("torch"):
+        if os.environ.get("MKL_CBWR") == CAPS["MKL_CBWR"]:
+            from reprise import products
+
+            products.through_openblas()
         torch.set_num_threads(1)
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
