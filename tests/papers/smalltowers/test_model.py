@@ -18,7 +18,7 @@ def arch(**over):
 
 
 def settings(**over):
-    values = {"architecture": arch(), "weighting": "scalarisation", "gamma": 2.0, "tau": 1.0, "alphas": (0.3, 0.7), "seeds": 2, "rates": (0.05,), "tune_alphas": (0.5,), "epochs": 2, "average": 1, "batch": 16, "momentum": 0.9}
+    values = {"architecture": arch(), "weighting": "scalarisation", "gamma": 2.0, "tau": 1.0, "alphas": (0.3, 0.7), "seeds": 2, "rates": (0.05,), "tune_alphas": (0.5,), "tune_seeds": 1, "epochs": 2, "average": 1, "batch": 16, "momentum": 0.9}
     return Train(**{**values, **over})
 
 

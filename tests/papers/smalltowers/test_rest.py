@@ -86,7 +86,7 @@ def test_the_pooled_tower_sees_window_means():
 
 
 def test_pipeline(tmp_path):
-    shrink = {"epochs": 2, "average": 1, "seeds": 2, "alphas": [0.3, 0.7], "tune_alphas": [0.5], "rates": [0.05]}
+    shrink = {"epochs": 2, "average": 1, "seeds": 2, "alphas": [0.3, 0.7], "tune_alphas": [0.5], "tune_seeds": 1, "rates": [0.05]}
     run("smalltowers", "download", root=tmp_path)
     run("smalltowers", "preprocess", root=tmp_path, params={"pairs": [256, 100, 100]})
     run("smalltowers", "movielens", root=tmp_path, params=SMALL)

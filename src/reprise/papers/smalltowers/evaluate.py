@@ -6,30 +6,14 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from reprise.papers.smalltowers.frontier import hypervolume
+from reprise.papers.smalltowers.frontier import SIDES, final, volumes
 from reprise.params import Params
 from reprise.stage import Stage
-
-SIDES = ("left", "right")
-
 
 class Evaluate(Params):
     """Parameters of `evaluate`."""
 
-    reference: tuple[float, float] = Field(description="reference point of every hypervolume, accuracies")
     base: str = Field(description="the variant that gains are measured against")
-
-
-def final(history: pd.DataFrame, members: pd.DataFrame) -> pd.DataFrame:
-    """One row a member: alpha, seed and every metric's mean over the last epochs (those in which accuracy was measured)."""
-    means = history[~history.metric.str.startswith("loss")].groupby(["member", "metric"]).value.mean().unstack()
-    return members.join(means)
-
-
-def volumes(points: pd.DataFrame, split: str, reference: tuple[float, float]) -> np.ndarray:
-    """The hypervolume of each seed's frontier over its alphas, in seed order."""
-    columns = [f"{split}_accuracy_{side}" for side in SIDES]
-    return np.array([hypervolume(rows[columns].to_numpy(), reference) for _, rows in points.groupby("seed")])
 
 
 def at_best_alpha(points: pd.DataFrame) -> np.ndarray:
@@ -58,8 +42,8 @@ def evaluate(params: Evaluate, stage: Stage) -> None:
         points[variant] = final(pd.read_parquet(folder / "history.parquet"), pd.read_parquet(folder / "members.parquet"))
         put(f"{variant}.best", at_best_alpha(points[variant]))
         if points[variant].alpha.nunique() > 1:  # a weighting that finds its own weights gives a point, no frontier
-            put(f"{variant}.hypervolume", volumes(points[variant], "test", params.reference))
-            put(f"{variant}.train_hypervolume", volumes(points[variant], "train", params.reference))
+            put(f"{variant}.hypervolume", volumes(points[variant], "test"))
+            put(f"{variant}.train_hypervolume", volumes(points[variant], "train"))
         for side in SIDES:
             put(f"{variant}.accuracy_{side}", points[variant].groupby("seed")[f"test_accuracy_{side}"].mean().to_numpy())
         if (folder / "study.parquet").exists():
@@ -67,7 +51,7 @@ def evaluate(params: Evaluate, stage: Stage) -> None:
             sizes = {h.stem.removeprefix("history_"): final(pd.read_parquet(h), members) for h in sorted(folder.glob("history_*_*.parquet"))}
             sizes["own"] = points[variant][points[variant].alpha.isin(members.alpha.unique())]
             for size, frame in sizes.items():
-                both = {split: volumes(frame, split, params.reference) for split in ("train", "test")}
+                both = {split: volumes(frame, split) for split in ("train", "test")}
                 study += [{"variant": variant, "size": size, "seed": i, **{k: v[i] for k, v in both.items()}} for i in range(len(both["test"]))]
                 for split, values in both.items():
                     put(f"{variant}.{size}.{split}", values)
@@ -79,7 +63,7 @@ def evaluate(params: Evaluate, stage: Stage) -> None:
     for variant, rows in points.items():
         if rows.alpha.nunique() > 1 and variant != params.base:
             base = points[params.base][points[params.base].alpha.isin(rows.alpha.unique())]
-            gain = volumes(rows, "test", params.reference) - volumes(base, "test", params.reference)
+            gain = volumes(rows, "test") - volumes(base, "test")
             put(f"{variant}.gain", gain)
             metrics[f"{variant}.gain.positive"] = int((gain > 0).sum())
         gain = at_best_alpha(rows) - at_best_alpha(points[params.base])

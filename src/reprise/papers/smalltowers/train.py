@@ -11,6 +11,7 @@ from pydantic import Field
 from safetensors.torch import load_file, save_file
 
 from reprise.papers.smalltowers import model, weighting
+from reprise.papers.smalltowers.frontier import SIDES, final, volumes
 from reprise.papers.smalltowers.model import Architecture, Tensors
 from reprise.params import Params
 from reprise.stage import Stage
@@ -39,6 +40,7 @@ class Train(Params):
     seeds: int = Field(gt=0, description="seeds of initialisation and data order")
     rates: tuple[float, ...] = Field(description="learning rates to choose from on validation, the same for every method")
     tune_alphas: tuple[float, ...] = Field(description="task weights of the tuning runs")
+    tune_seeds: int = Field(gt=0, description="seeds of the tuning runs, not those of the frontier")
     epochs: int = Field(gt=0, description="passes over the training pairs")
     average: int = Field(gt=0, description="last epochs whose metrics are averaged")
     batch: int = Field(gt=0, description="batch size B")
@@ -118,7 +120,7 @@ def fit(params: Train, arch: Architecture, members: Members, data: Tensors, stag
         if epoch >= params.epochs - params.average:
             for split in splits:
                 accuracy_MT, loss_MT = measure(tensors, data[f"x_{split}"], data[f"y_{split}"])
-                for t, side in enumerate(("left", "right")):
+                for t, side in enumerate(SIDES):
                     loop.log(**{f"{split}_accuracy_{side}": accuracy_MT[:, t], f"{split}_loss_{side}": loss_MT[:, t]})
     return {key: value.detach().cpu() for key, value in tensors.items()}, loop.history()
 
@@ -137,16 +139,26 @@ def measure(tensors: Tensors, x_NI: torch.Tensor, y_NT: torch.Tensor, chunk: int
     return hits / len(x_NI), losses / len(x_NI)
 
 
+def validation_score(history: pd.DataFrame, members: Members) -> dict[float, float]:
+    """What a learning rate is worth: the hypervolume of its frontier, mean over tuning seeds; of a single point, its mean accuracy.
+
+    That is what the method is judged by afterwards. Mean accuracy over all task weights would rank a frontier by its ends.
+    """
+    points = final(history, pd.DataFrame(asdict(members)))
+    if points.alpha.nunique() == 1:
+        return points.groupby("rate")[[f"validation_accuracy_{side}" for side in SIDES]].mean().mean(axis=1).to_dict()
+    return {rate: volumes(rows, "validation").mean() for rate, rows in points.groupby("rate")}
+
+
 def train(params: Train, stage: Stage) -> None:
-    """Choose the learning rate on validation with a seed of its own, train the frontier, then the capacity study."""
+    """Choose the learning rate on validation with seeds of its own, train the frontier, then the capacity study."""
     data = load_file(stage.path("prepared") / "pairs.safetensors")
     arch = params.architecture
-    tune = grid(params.tune_alphas if len(params.alphas) > 1 else params.alphas, params.rates, ["tune"])
-    _, history = fit(params, arch, tune, data, stage, "tune", ("validation",))
-    scores = history[history.metric.str.startswith("validation_accuracy")].groupby("member").value.mean()
-    by_rate = {rate: scores[[r == rate for r in tune.rate]].mean() for rate in params.rates}
-    best = max(by_rate, key=by_rate.get)
-    stage.log("validation accuracy by learning rate: " + ", ".join(f"{rate}: {score:.4f}" for rate, score in by_rate.items()))
+    tuning = grid(params.tune_alphas if len(params.alphas) > 1 else params.alphas, params.rates, [f"tune{i}" for i in range(params.tune_seeds)])
+    _, history = fit(params, arch, tuning, data, stage, "tune", ("validation",))
+    score = validation_score(history, tuning)
+    best = max(score, key=score.get)
+    stage.log("validation score by learning rate: " + ", ".join(f"{rate}: {value:.4f}" for rate, value in score.items()))
 
     seeds = [str(i) for i in range(params.seeds)]
     members = grid(params.alphas, (best,), seeds)
