@@ -324,20 +324,71 @@ def record(root: Path = ROOT) -> list[str]:
         if written["inputs"] != inputs(node, root) or written["outputs"] != outputs(node, root):
             print(f"{node.address}: changed since it ran, not recorded; it will run again", file=sys.stderr)
             receipt.unlink()
-        elif locked(node, root) == (written["inputs"], written["outputs"]):
-            receipt.unlink()
         else:
-            accepted.append(node)
+            whole = [_whole(written["outputs"][out], root) for out in node.outs if out not in node.uncached]
+            if all(whole) and locked(node, root) == (written["inputs"], written["outputs"]):
+                receipt.unlink()
+            else:
+                accepted.append(node)
     if accepted:
+        kept = set(_cached(root))
         command = [sys.executable, "-m", "dvc", "commit", "-q", "-f", *(node.address.removeprefix("dvc.yaml:") for node in accepted)]
         done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
         if done.returncode:
             raise ReproError(f"`dvc commit` failed, receipts are kept for the next try: {done.stderr.strip()}")
+        _forget_uncached(accepted, kept, root)
         for file in {node.file for node in accepted}:
             canonical(root / file.replace("dvc.yaml", "dvc.lock"), [n.name for n in nodes.values() if n.file == file])
         for node in accepted:
             _receipt(node, root).unlink()
     return [node.address for node in accepted]
+
+
+def _whole(md5: str, root: Path) -> bool:
+    """Whether the cache holds an output undamaged; what is damaged is removed, else DVC would trust its name and keep it."""
+    intact = True
+    left = [md5]
+    while left:
+        entry = _object(left.pop(), root)
+        if entry.exists() and _md5(entry) != (entry.parent.name + entry.name).removesuffix(".dir"):
+            entry.unlink()
+        if not entry.exists():
+            intact = False
+        elif entry.suffix == ".dir":
+            left += [item["md5"] for item in json.loads(entry.read_text())]
+    return intact
+
+
+def _cached(root: Path) -> list[Path]:
+    return [path for kind in ("files/md5", "runs") for path in (_cache_dir(root) / kind).rglob("*") if path.is_file()]
+
+
+def _forget_uncached(nodes: list[Node], kept: set[Path], root: Path) -> None:
+    """Remove what `dvc commit` has put into the cache for stages of which git keeps every output.
+
+    `dvc repro` saves no run of such a stage, `dvc commit` does; without this the cache would tell which engine ran.
+    """
+    commands = {node.cmd for node in nodes if set(node.outs) == set(node.uncached)}
+    for path in set(_cached(root)) - kept if commands else ():
+        if "runs" in path.relative_to(_cache_dir(root)).parts[:1]:
+            run = params.parse(path)
+            if run["cmd"] in commands:
+                path.unlink()
+                for folder in (path.parent, path.parent.parent):
+                    folder.rmdir() if not any(folder.iterdir()) else None
+                for out in run["outs"]:
+                    _drop(out["md5"], kept, root)
+
+
+def _drop(md5: str, kept: set[Path], root: Path) -> None:
+    entry = _object(md5, root)
+    if entry in kept or not entry.exists():
+        return
+    for item in json.loads(entry.read_text()) if md5.endswith(".dir") else ():
+        _drop(item["md5"], kept, root)
+    entry.unlink()
+    if not any(entry.parent.iterdir()):
+        entry.parent.rmdir()
 
 
 def canonical(lock: Path, order: list[str]) -> None:

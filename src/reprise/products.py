@@ -30,12 +30,14 @@ def _array(t: torch.Tensor) -> np.ndarray:
     return t.numpy()
 
 
+@np.errstate(all="ignore")  # torch says nothing of overflow; a loss that is not finite is the training loop's to name
 def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """a b: (I, J) (J, K) -> (I, K), or the same with a leading batch axis."""
     out = torch.from_numpy(np.matmul(_array(a), _array(b)))
     return out if out.dtype == a.dtype else out.to(a.dtype)
 
 
+@np.errstate(all="ignore")
 def _product_plus(c: torch.Tensor, a: torch.Tensor, b: torch.Tensor, *, beta: float = 1, alpha: float = 1) -> torch.Tensor:
     """beta c + alpha a b, c broadcast to the shape of a b."""
     out = torch.from_numpy(np.matmul(_array(a), _array(b)))

@@ -47,9 +47,9 @@ def evaluate(params: Evaluate, stage: Stage) -> None:
         for side in SIDES:
             put(f"{variant}.accuracy_{side}", points[variant].groupby("seed")[f"test_accuracy_{side}"].mean().to_numpy())
         if (folder / "study.parquet").exists():
-            members = pd.read_parquet(folder / "study.parquet")
-            sizes = {h.stem.removeprefix("history_"): final(pd.read_parquet(h), members) for h in sorted(folder.glob("history_*_*.parquet"))}
-            sizes["own"] = points[variant][points[variant].alpha.isin(members.alpha.unique())]
+            sizes = {size: final(pd.read_parquet(folder / f"history_{size}.parquet"), members.reset_index(drop=True)) for size, members in pd.read_parquet(folder / "study.parquet").groupby("size")}
+            metrics |= {f"{variant}.{size}.learning_rate": frame.rate[0] for size, frame in sizes.items()}
+            sizes["own"] = points[variant][points[variant].alpha.isin(sizes[min(sizes)].alpha.unique())]
             for size, frame in sizes.items():
                 both = {split: volumes(frame, split) for split in ("train", "test")}
                 study += [{"variant": variant, "size": size, "seed": i, **{k: v[i] for k, v in both.items()}} for i in range(len(both["test"]))]

@@ -18,6 +18,7 @@ from reprise.stage import Stage
 from reprise.training import Loop
 
 PARTS = ("bottom", "main", "aux")
+STUDIED = ("tower_layers", "bottom_width")
 
 
 class Study(Params):
@@ -115,7 +116,7 @@ def fit(params: Train, arch: Architecture, members: Members, data: Tensors, stag
                     tensors["s"].clamp_(weighting.S_LEAST, weighting.S_MOST)
             total_MT += main_MT.detach()
         steps = examples // params.batch
-        prefix = "tuning_" if name == "tune" else ""  # a rate that diverges loses the choice, it does not end the run
+        prefix = "tuning_" if name.startswith("tune") else ""  # a rate that diverges loses the choice, it does not end the run
         loop.log(**{f"{prefix}loss_left": total_MT[:, 0] / steps, f"{prefix}loss_right": total_MT[:, 1] / steps})
         if epoch >= params.epochs - params.average:
             for split in splits:
@@ -139,8 +140,17 @@ def measure(tensors: Tensors, x_NI: torch.Tensor, y_NT: torch.Tensor, chunk: int
     return hits / len(x_NI), losses / len(x_NI)
 
 
+def tuned(params: Train, arch: Architecture, data: Tensors, stage: Stage, name: str = "tune") -> float:
+    """The learning rate that is best on validation, with seeds of its own."""
+    members = grid(params.tune_alphas if len(params.alphas) > 1 else params.alphas, params.rates, [f"tune{i}" for i in range(params.tune_seeds)])
+    _, history = fit(params, arch, members, data, stage, name, ("validation",))
+    score = validation_score(history, members)
+    stage.log(f"{name}: validation score by learning rate: " + ", ".join(f"{rate}: {value:.4f}" for rate, value in score.items()))
+    return max(score, key=score.get)
+
+
 def validation_score(history: pd.DataFrame, members: Members) -> dict[float, float]:
-    """What a learning rate is worth: the hypervolume of its frontier, mean over tuning seeds; of a single point, its mean accuracy.
+    """What a learning rate is worth: the hypervolume of its frontier, mean over seeds; of a single point, its mean accuracy.
 
     That is what the method is judged by afterwards. Mean accuracy over all task weights would rank a frontier by its ends.
     """
@@ -151,25 +161,24 @@ def validation_score(history: pd.DataFrame, members: Members) -> dict[float, flo
 
 
 def train(params: Train, stage: Stage) -> None:
-    """Choose the learning rate on validation with seeds of its own, train the frontier, then the capacity study."""
+    """Train the frontier at the tuned learning rate, then the capacity study, each size at a rate of its own."""
     data = load_file(stage.path("prepared") / "pairs.safetensors")
     arch = params.architecture
-    tuning = grid(params.tune_alphas if len(params.alphas) > 1 else params.alphas, params.rates, [f"tune{i}" for i in range(params.tune_seeds)])
-    _, history = fit(params, arch, tuning, data, stage, "tune", ("validation",))
-    score = validation_score(history, tuning)
-    best = max(score, key=score.get)
-    stage.log("validation score by learning rate: " + ", ".join(f"{rate}: {value:.4f}" for rate, value in score.items()))
-
     seeds = [str(i) for i in range(params.seeds)]
-    members = grid(params.alphas, (best,), seeds)
+    rate = tuned(params, arch, data, stage)
+    members = grid(params.alphas, (rate,), seeds)
     tensors, _ = fit(params, arch, members, data, stage, "", ("train", "validation", "test"))
-    save_file(model.export(tensors), stage.out / "model.safetensors")
+    served = model.export(tensors)
+    save_file(served, stage.out / "model.safetensors")
     pd.DataFrame(asdict(members)).to_parquet(stage.out / "members.parquet", index=False)
-    count = {"served": sum(t[0].numel() for t in model.export(tensors).values()), "aux": sum(t[0].numel() for name, t in tensors.items() if name.startswith("aux."))}
-    (stage.out / "summary.json").write_text(json.dumps({"rate": best, "parameters": count}, indent=1) + "\n")
+    count = {"served": sum(t[0].numel() for t in served.values()), "aux": sum(t[0].numel() for name, t in tensors.items() if name.startswith("aux."))}
+    (stage.out / "summary.json").write_text(json.dumps({"rate": rate, "parameters": count}, indent=1) + "\n")
     if params.study:
-        members = grid(params.study.alphas, (best,), seeds)
-        pd.DataFrame(asdict(members)).to_parquet(stage.out / "study.parquet", index=False)
-        for key in ("tower_layers", "bottom_width"):
+        frames = []
+        for key in STUDIED:
             for value in getattr(params.study, key):
-                fit(params, arch.model_copy(update={key: value}), members, data, stage, f"{key}_{value}", ("train", "test"))
+                sized = arch.model_copy(update={key: value})
+                members = grid(params.study.alphas, (tuned(params, sized, data, stage, f"tune_{key}_{value}"),), seeds)
+                fit(params, sized, members, data, stage, f"{key}_{value}", ("train", "test"))
+                frames.append(pd.DataFrame(asdict(members)).assign(size=f"{key}_{value}"))
+        pd.concat(frames).to_parquet(stage.out / "study.parquet", index=False)
