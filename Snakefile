@@ -7,10 +7,9 @@
 # A rule's output is a marker of this run only. Whether a stage has anything to do is decided by content, inside the
 # job (`reprise.engine execute`), never by Snakemake's time stamps.
 
-import shutil
 import sys
 
-sys.path.insert(0, "src")
+sys.path.insert(0, f"{config.get('root', '.')}/src")  # a pod finds the shared checkout by `root`
 from reprise import engine
 
 NODES = engine.chosen(engine.graph(), [p for p in str(config.get("papers") or "").split(",") if p])
@@ -37,10 +36,11 @@ for node in NODES:
         params:
             address=node.address,
             python=sys.executable,
+            root=engine.ROOT,
         threads: node.meta.get("threads", 1)
         resources:
             mem_mb=node.meta.get("mem_mb", 2000),
             gpu=node.meta.get("gpu", 0),
             runtime=node.meta.get("runtime", 60),
         shell:
-            "{params.python} -m reprise.engine execute {params.address} 2>&1 | tee {log}"
+            "cd {params.root} && {params.python} -m reprise.engine execute {params.address} 2>&1 | tee {log}"

@@ -414,6 +414,8 @@ def reproduce(papers: list[str], cores: int | None = None, profile: str = "profi
     A failing stage stops only what depends on it; the summary names it, its log and the command that reruns it.
     """
     nodes = chosen(graph(root), papers)
+    for file in {node.file for node in nodes}:
+        _lock_file(root / file.replace("dvc.yaml", "dvc.lock"))  # a damaged one is named before anything runs
     command = [sys.executable, "-m", "snakemake", "--profile", profile, *(["--cores", str(cores)] if cores else []), *(["--config", f"papers={','.join(papers)}"] if papers else [])]
     with (paths.private(root, "locks") / "engine").open("a") as lock:
         try:

@@ -117,6 +117,21 @@ def operations() -> dict[str, str]:
             optimiser.step()
         return p
 
+    def training():
+        """Ten steps of a convolutional network with attention and normalisation: what errs by one bit anywhere, errs here."""
+        shapes = {"k": (8, 3, 3, 3), "q": (3, 8, 8), "g": (8,), "w": (10, 8)}
+        p = {name: (torch.randn(shape, generator=g) * 0.3).requires_grad_() for name, shape in shapes.items()}
+        optimiser = torch.optim.AdamW(p.values(), lr=1e-2, fused=True)
+        for _ in range(10):
+            h_BTD = F.gelu(F.conv2d(image, p["k"])).flatten(2).transpose(1, 2)
+            q, k, v = torch.einsum("btd,ode->obte", h_BTD, p["q"])
+            h_BTD = F.layer_norm(h_BTD + (q @ k.transpose(1, 2)).softmax(-1) @ v, (8,), p["g"])
+            loss = F.cross_entropy(F.linear(h_BTD.mean(1), p["w"]), target[: len(image)] % 10)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        return torch.cat([t.flatten() for t in p.values()])
+
     table = {
         "torch randn float32": lambda: x,
         "torch randn float64": lambda: torch.randn(100, generator=torch.Generator().manual_seed(2), dtype=torch.float64),
@@ -148,6 +163,7 @@ def operations() -> dict[str, str]:
         "numpy cholesky": lambda: np.linalg.cholesky(a @ a.T + np.eye(40)),
         "numpy svd": lambda: np.linalg.svd(a)[1],
         "scipy solve": lambda: scipy.linalg.solve(a, a[0]),
+        "a training of ten steps": training,
     }
     hashes = {}
     for name, operation in table.items():

@@ -1,9 +1,7 @@
 """Two engines, one lock; and every way of being interrupted, edited or damaged."""
 
-import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -11,12 +9,6 @@ import time
 import pytest
 
 from reprise import engine
-
-
-def reset(checkout):
-    for path in ("data/toy", "reports/toy", ".dvc/cache", ".dvc/tmp", ".reprise", "pipelines/toy/dvc.lock"):
-        target = checkout.root / path
-        shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
 
 
 def test_the_hash_of_a_folder_is_dvc_s(reproduced):
@@ -116,42 +108,6 @@ def test_a_failing_stage_stops_only_what_depends_on_it_and_is_named(checkout):
     assert ".reprise/logs/toy_train_small_heavy_ball.log" in done.stdout
     assert (checkout.root / "data/toy/small/models/gradient").exists()
     assert "train@small-gradient" in checkout.lock().decode()
-
-
-def faults(checkout, reproduced, count: int, seed: int) -> None:
-    """Kill a stage, DVC or Snakemake at random moments; a last undisturbed run must equal the undisturbed one."""
-    draw = random.Random(seed)
-    commands = [("dvc", "repro", "-q", "pipelines/toy/dvc.yaml"), ("reprise.engine", "reproduce", "toy")]
-    for _ in range(count):
-        process = subprocess.Popen([sys.executable, "-m", *draw.choice(commands)], cwd=checkout.root, env=checkout.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-        time.sleep(draw.uniform(0.2, 6.0))
-        victims = [process.pid, *_descendants(process.pid)]
-        try:
-            os.kill(draw.choice(victims), signal.SIGKILL)
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        process.wait()
-        if draw.random() < 0.2:
-            reset_some = checkout.root / "data/toy/small/models"
-            shutil.rmtree(reset_some, ignore_errors=True)
-    checkout.run("dvc", "repro", "-q", "pipelines/toy/dvc.yaml")
-    checkout.run("reprise.engine", "record")
-    order = [n.name for n in engine.graph(checkout.root).values() if n.paper]
-    engine.canonical(checkout.root / "pipelines/toy/dvc.lock", order)
-    assert checkout.lock() == reproduced.lock()
-    assert checkout.outputs() == reproduced.outputs()
-
-
-def _descendants(pid: int) -> list[int]:
-    done = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
-    children = [int(word) for word in done.stdout.split()]
-    return children + [d for child in children for d in _descendants(child)]
-
-
-@pytest.mark.slow
-def test_killed_at_random_moments(checkout, reproduced):
-    faults(checkout, reproduced, count=10, seed=1)
 
 
 def test_an_engine_that_is_killed_leaves_no_writer_and_two_at_once_are_refused(checkout):

@@ -2,9 +2,11 @@
 
 import math
 
+import pandas as pd
 import pytest
 import torch
 
+from reprise.errors import ReproError
 from reprise.papers.smalltowers import model, train, weighting
 from reprise.papers.smalltowers.model import Architecture
 from reprise.papers.smalltowers.train import Members, Train, grid
@@ -228,3 +230,13 @@ def test_it_learns_eight_pairs(stage):
     _, history = train.fit(settings(epochs=150, batch=8, rates=(0.1,)), arch(bottom_width=30, tower_width=30), members(rates=(0.1,)), d, stage, "", ("train",))
     last = history[history.step == 149]
     assert last[last.metric.str.startswith("train_accuracy")].value.min() == 1.0
+
+
+def test_a_rate_at_which_a_run_diverged_is_not_chosen():
+    who = grid((0.3, 0.7), (0.05, 0.1), ["tune0"])  # members: alpha 0.3 at both rates, then alpha 0.7
+    rows = [(4, f"validation_{what}_{side}", m, v) for m, accuracy, loss in ((0, 0.8, 1.0), (1, 0.9, 1.0), (2, 0.8, 1.0), (3, 0.9, math.nan)) for side in ("left", "right") for what, v in (("accuracy", accuracy), ("loss", loss))]
+    history = pd.DataFrame(rows, columns=["step", "metric", "member", "value"])
+    assert list(train.validation_score(history, who)) == [0.05]
+    assert train.validation_score(history.fillna(1.0), who) == {0.05: pytest.approx(0.09), 0.1: pytest.approx(0.16)}
+    with pytest.raises(ReproError, match="every learning rate diverged"):
+        train.validation_score(history.assign(value=math.nan), who)

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from safetensors.torch import load_file, save_file
 
+from reprise.errors import ReproError
 from reprise.papers.smalltowers import model, weighting
 from reprise.papers.smalltowers.frontier import SIDES, final, volumes
 from reprise.papers.smalltowers.model import Architecture, Tensors
@@ -153,8 +154,16 @@ def validation_score(history: pd.DataFrame, members: Members) -> dict[float, flo
     """What a learning rate is worth: the hypervolume of its frontier, mean over seeds; of a single point, its mean accuracy.
 
     That is what the method is judged by afterwards. Mean accuracy over all task weights would rank a frontier by its ends.
+    A rate at which a run diverged is left out.
+
+    Raises:
+        ReproError: all of them diverged.
     """
     points = final(history, pd.DataFrame(asdict(members)))
+    diverged = points[[f"validation_loss_{side}" for side in SIDES]].isna().any(axis=1)
+    points = points[~points.rate.isin(points.rate[diverged])]
+    if points.empty:
+        raise ReproError(f"every learning rate diverged while tuning ({', '.join(map(str, sorted(set(members.rate))))}): add a smaller one to `rates`")
     if points.alpha.nunique() == 1:
         return points.groupby("rate")[[f"validation_accuracy_{side}" for side in SIDES]].mean().mean(axis=1).to_dict()
     return {rate: volumes(rows, "validation").mean() for rate, rows in points.groupby("rate")}
