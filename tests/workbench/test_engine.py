@@ -120,3 +120,11 @@ def test_an_engine_that_is_killed_leaves_no_writer_and_two_at_once_are_refused(c
     process.wait()
     time.sleep(1.5)
     checkout.run("reprise.engine", "reproduce", "toy")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("profile", ["local", "slurm", "kubernetes"])
+def test_every_profile_loads_and_plans_all_stages(checkout, profile):
+    site = ["--config", f"root={checkout.root}"] if profile == "kubernetes" else []
+    done = checkout.run("snakemake", "--profile", f"profiles/{profile}", "--dry-run", "--quiet", "none", *site)
+    assert "toy_train_small_heavy_ball" in done.stdout + done.stderr
