@@ -34,6 +34,9 @@ test: $(VENV)/installed ## the fast tests, in a few minutes
 test-all: test ## every test, slow ones included
 	@REPRISE_TRACKING=off python -m pytest -n auto -m "slow and not cluster"
 
+test-cluster: $(VENV)/installed ## the tests on a real SLURM, which they install and start on this machine (Debian, root)
+	@REPRISE_TRACKING=off python -m pytest tests/cluster -m cluster
+
 verify: $(VENV)/installed ## rebuild the last commit from an empty cache and compare every bit; PAPERS="..." for some
 	@python -m reprise.cli verify $(PAPERS)
 
@@ -46,4 +49,4 @@ bench: $(VENV)/installed ## the benchmarks, each against a named peer in one run
 clean: ## remove logs, markers and resume points (results and cache stay)
 	@rm -rf .reprise .snakemake
 
-.PHONY: help setup reproduce test test-all verify ui bench clean
+.PHONY: help setup reproduce test test-all test-cluster verify ui bench clean
