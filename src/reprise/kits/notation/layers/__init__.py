@@ -1,0 +1,1 @@
+"""The verbs as layers of a framework: `layers.torch`."""
