@@ -7,6 +7,8 @@ is left out; `requirements.lock` can, and is in.
 
 import argparse
 import ast
+import importlib
+import json
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -14,7 +16,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from reprise import paths
+from reprise import drawing, paths
 from reprise.errors import ReproError
 from reprise.stage import fail_clearly
 
@@ -91,18 +93,24 @@ def is_code(dep: object) -> bool:
 def file_and_deps(paper: str | None) -> tuple[Path, Callable[[str], list[str]], Callable[[object], bool]]:
     """A dvc.yaml, what each of its stages has to depend on, and which entries of `deps` that concerns.
 
-    The root one (paper None) depends on every paper's claims and results besides its code.
+    A stage of the root one (paper None) is the module `reprise.<stage>`, whose `inputs()` says what it reads.
     """
     if paper:
         return paths.PIPELINES / paper / "dvc.yaml", lambda stage: code_deps(paper, stage), is_code
-    results = [path for paper in paths.papers() for path in (f"pipelines/{paper}/claims.yaml", f"reports/{paper}")]
-    return paths.ROOT / "dvc.yaml", lambda stage: ALWAYS + sources(closure(f"reprise.{stage}")) + results, lambda dep: True
+
+    def deps(stage: str) -> list[str]:
+        module = f"reprise.{stage}"
+        return ALWAYS + sources(closure(module)) + importlib.import_module(module).inputs()
+
+    return paths.ROOT / "dvc.yaml", deps, lambda dep: True
 
 
 def differences(paper: str | None) -> list[str]:
     """One line for each stage whose declared dependencies are not what they have to be."""
     path, wanted_by, concerns = file_and_deps(paper)
     lines = []
+    if not paper and (not drawing.KEPT.exists() or json.loads(drawing.KEPT.read_text()) != drawing.declared()):
+        lines.append(f"{drawing.KEPT.relative_to(paths.ROOT)} is not what the dvc.yaml files declare: run `python -m reprise.closure --write`")
     for name, stage in YAML(typ="safe").load(path.read_text())["stages"].items():
         wanted, has = set(wanted_by(name)), set(filter(concerns, stage.get("deps") or []))
         if wanted != has:
@@ -111,7 +119,9 @@ def differences(paper: str | None) -> list[str]:
 
 
 def write(paper: str | None) -> None:
-    """Rewrite those dependencies in a dvc.yaml; comments and everything else stay."""
+    """Rewrite those dependencies in a dvc.yaml; comments and everything else stay. With the root one, `pipelines/stages.json`."""
+    if not paper:
+        drawing.KEPT.write_text(json.dumps(drawing.declared(), indent=1) + "\n")
     path, wanted_by, concerns = file_and_deps(paper)
     yaml = YAML()
     yaml.width = 4096

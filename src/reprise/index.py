@@ -11,6 +11,11 @@ from reprise.stage import fail_clearly
 ORDER = ("small", "real", "gpu", "paper")
 
 
+def inputs() -> list[str]:
+    """What the stage depends on beside its code."""
+    return [path for paper in paths.papers() for path in (f"pipelines/{paper}/claims.yaml", f"reports/{paper}")]
+
+
 def board() -> pd.DataFrame:
     """One row per paper and scale that has results: how many claims have which verdict."""
     rows = []

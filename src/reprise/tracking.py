@@ -1,7 +1,8 @@
 """Run records to MLflow: in one process, in batches, idempotently; and `make ui`, which also follows running stages.
 
 One experiment a paper, one run a variant and scale, recognised by the hash of its record, so publishing again adds
-nothing. Members of a stack (seeds, mostly) become mean and standard deviation. Tracking is never part of a result: the
+nothing; further loops of a variant (tuning, ablations) are runs below it. Members of a stack (seeds, mostly) become mean
+and standard deviation. Tracking is never part of a result: the
 outputs are the same without it, and a server that is down costs a warning.
 """
 
@@ -11,16 +12,21 @@ import hashlib
 import json
 import os
 import platform
+import re
+import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pandas as pd
 
 from reprise import params, paths
+from reprise.errors import ReproError
+from reprise.stage import fail_clearly
 
 POINTS = 500  # per metric and run; a longer history is thinned evenly, its last value kept
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -41,37 +47,77 @@ def publish_or_warn(paper: str, scale: str, root: Path = paths.ROOT, figures: Pa
 
 
 def publish(paper: str, scale: str, root: Path = paths.ROOT, figures: Path | None = None) -> int:
-    """Publish every record of a paper at a scale that the server does not have yet; returns how many were new."""
+    """Publish every record of a paper at a scale that the server does not have yet; returns how many runs were new.
+
+    The variants come last, the first of them last of all: MLflow lists the newest on top.
+    """
     with _client(root) as client:
         experiment = _experiment(client, paper)
         known = _known(client, experiment)
         metrics_file = paths.report(root, paper, scale) / "metrics.json"
         final = json.loads(metrics_file.read_text()) if metrics_file.exists() else {}
         new = 0
-        for history in sorted(paths.data(root, paper, scale, "models").glob("*/history*.parquet")):
-            variant = history.parent.name
-            loop = history.stem.removeprefix("history").lstrip("_")
-            own = {key.removeprefix(f"{variant}."): value for key, value in final.items() if key.startswith(f"{variant}.")}
-            identity = _hash(history.read_bytes(), json.dumps(own).encode())
-            if identity in known:
-                continue
-            frame = pd.read_parquet(history)
-            run = _create(client, experiment, " ".join(filter(None, [variant, loop, scale])), root, paper, scale, "train", variant, identity)
-            declared = params.block(paper, "train", scale, variant) if variant in (params.section(paper, scale).get("variants") or {}) else {}
-            _log(client, run, _points(frame) + _best(frame) + [(f"test/{k}", v, 0) for k, v in own.items()], declared)
-            new += 1
         if final:
             folder = figures or paths.report(root, paper, scale) / "figures"
             identity = _hash(metrics_file.read_bytes(), *(f.read_bytes() for f in sorted(folder.glob("*"))))
-            if identity not in known:
-                run = _create(client, experiment, f"results {scale}", root, paper, scale, "evaluate", "", identity)
-                _log(client, run, [(key, value, 0) for key, value in final.items()], {})
-                try:
-                    client.log_artifacts(run, str(folder), "figures")
-                except Exception as error:  # a server without an artifact store keeps the numbers
-                    print(f"warning: figures of {paper} were not stored: {error}", file=sys.stderr)
-                new += 1
+            with _once(client, known, experiment, f"results {scale}", _tags(root, paper, scale, "evaluate"), identity) as run:
+                if run:
+                    new += 1
+                    _log(client, run, [(key, value, 0) for key, value in final.items()], {})
+                    try:
+                        client.log_artifacts(run, str(folder), "figures")
+                    except Exception as error:  # a server without an artifact store keeps the numbers
+                        print(f"warning: figures of {paper} were not stored: {error}", file=sys.stderr)
+        models = paths.data(root, paper, scale, "models")
+        declared = list(params.section(paper, scale).get("variants") or {})
+        found = {f.parent.name for f in models.glob("*/history*.parquet")}
+        for variant in sorted(found, key=lambda v: (declared.index(v) if v in declared else len(declared), v), reverse=True):
+            own = {key.removeprefix(f"{variant}."): value for key, value in final.items() if key.startswith(f"{variant}.")}
+            identity = _hash(json.dumps(own).encode(), *(f.read_bytes() for f in sorted((models / variant).glob("history*.parquet"))))
+            tags = _tags(root, paper, scale, "train", variant)
+            with _once(client, known, experiment, f"{variant} {scale}", tags, identity) as run:
+                if not run:
+                    continue
+                loops = histories(models, variant)
+                main = "" if "" in loops else next(iter(loops)) if len(loops) == 1 else None
+                settings = params.block(paper, "train", scale, variant) if variant in declared else {}
+                points = _points(loops[main]) + _best(loops[main]) if main is not None else []
+                _log(client, run, points + [(f"test/{k}", v, 0) for k, v in own.items()], settings)
+                others = [loop for loop in reversed(loops) if loop != main]  # tuning, ablations: below the run they belong to
+                for loop in others:
+                    child = client.create_run(experiment, run_name=f"{variant} {loop} {scale}", tags=tags | {"mlflow.parentRunId": run}).info.run_id
+                    _log(client, child, _points(loops[loop]) + _best(loops[loop]), settings)
+                new += 1 + len(others)
         return new
+
+
+def histories(models: Path, variant: str) -> dict[str, pd.DataFrame]:
+    """Loop -> step, metric, member, value of a variant's trainings, the main one ('') first.
+
+    Loops of single seeds (`history_seed0.parquet`, `history_probe_seed0.parquet`) become members of one.
+    """
+    loops: dict[str, list[pd.DataFrame]] = {}
+    for file in sorted((models / variant).glob("history*.parquet"), key=lambda f: f.stem):
+        frame = pd.read_parquet(file)
+        loop, seed = re.fullmatch(r"history_?(.*?)(?:_?seed_?(\d+))?", file.stem).groups()
+        many = frame.member.nunique() > 1
+        names = _members(file.parent, frame) if not seed and not loop else {}
+        member = frame.member.map(lambda i, names=names: names.get(i, f"member {i}"))
+        if seed:
+            member = f"seed {seed}" + (", " + member if many else "")
+        if len(frame):
+            loops.setdefault(loop, []).append(frame.assign(member=member))
+    return {loop: pd.concat(frames, ignore_index=True) for loop, frames in loops.items()}
+
+
+def _members(folder: Path, frame: pd.DataFrame) -> dict[int, str]:
+    """What the members of a main loop are, where `members.parquet` beside its history has a row for each."""
+    file = folder / "members.parquet"
+    table = pd.read_parquet(file) if file.exists() else pd.DataFrame()
+    if len(table) != frame.member.nunique():
+        return {}
+    differing = table[[column for column in table if table[column].nunique() > 1]]
+    return {i: ", ".join(f"{key} {value}" for key, value in row.items()) for i, row in enumerate(differing.to_dict("records"))}
 
 
 def _hash(*parts: bytes) -> str:
@@ -101,21 +147,35 @@ def _experiment(client, paper: str) -> str:
     return client.create_experiment(paper, artifact_location=place.as_uri() if place else None)
 
 
-def _known(client, experiment: str) -> set[str]:
-    known, token = set(), None
+def _known(client, experiment: str) -> dict[str, tuple[str, str]]:
+    """Run -> its name and the hash of what it shows; no hash where its publishing did not end."""
+    known, token = {}, None
     while True:
         page = client.search_runs([experiment], max_results=1000, page_token=token)
-        known |= {run.data.tags.get("hash") for run in page}
+        known |= {run.info.run_id: (run.info.run_name, run.data.tags.get("hash", "")) for run in page}
         token = page.token
         if not token:
             return known
 
 
-def _create(client, experiment: str, name: str, root: Path, paper: str, scale: str, stage: str, variant: str, identity: str) -> str:
+@contextmanager
+def _once(client, known: dict[str, tuple[str, str]], experiment: str, name: str, tags: dict[str, str], identity: str) -> Iterator[str | None]:
+    """A run to fill, None if it is there already; it is marked as whole when it has been filled."""
+    if any(found == identity for _, found in known.values()):
+        yield None
+        return
+    for run, (other, found) in known.items():
+        if other == name and not found:  # a publisher died while filling it
+            client.delete_run(run)
+    run = client.create_run(experiment, run_name=name, tags=tags).info.run_id
+    yield run
+    client.set_tag(run, "hash", identity)
+
+
+def _tags(root: Path, paper: str, scale: str, stage: str, variant: str = "") -> dict[str, str]:
     commit = subprocess.run(["git", "-C", str(root), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     device = "gpu" if scale in ("gpu", "paper") else platform.processor() or platform.machine()
-    tags = {"paper": paper, "stage": stage, "variant": variant, "scale": scale, "commit": commit, "device": device, "hash": identity}
-    return client.create_run(experiment, run_name=name, tags=tags).info.run_id
+    return {"paper": paper, "stage": stage, "variant": variant, "scale": scale, "commit": commit, "device": device}
 
 
 def _points(frame: pd.DataFrame) -> list[tuple[str, float, int]]:
@@ -123,7 +183,7 @@ def _points(frame: pd.DataFrame) -> list[tuple[str, float, int]]:
     points = []
     for metric, rows in frame.groupby("metric", sort=True):
         by_step = rows.groupby("step")["value"]
-        table = pd.DataFrame({metric: by_step.mean(), f"{metric}/sd": by_step.std()})
+        table = pd.DataFrame({metric: by_step.mean(), f"sd/{metric}": by_step.std()})
         keep = sorted({*range(0, len(table), max(1, len(table) // POINTS)), len(table) - 1})
         for name, column in table.iloc[keep].items():
             points += [(name, value, int(step)) for step, value in column.dropna().items()]
@@ -137,8 +197,7 @@ def _best(frame: pd.DataFrame) -> list[tuple[str, float, int]]:
         means = rows.groupby("step")["value"].mean().dropna()
         if len(means):
             lower = any(word in metric for word in ("loss", "error", "nll", "mse", "rmse"))
-            step = means.idxmin() if lower else means.idxmax()
-            best.append((f"best/{metric}", means[step], int(step)))
+            best.append((f"best/{metric}", means.min() if lower else means.max(), 0))  # at step 0 MLflow draws bars
     return best
 
 
@@ -183,7 +242,9 @@ class Follower:
                     continue
                 if record not in self.seen:
                     header = lines[0]
-                    run = _create(client, _experiment(client, header["paper"]), f"{header['variant'] or header['stage']} {header['scale']} (running)", self.root, header["paper"], header["scale"], header["stage"], header["variant"] or "", "")
+                    tags = _tags(self.root, header["paper"], header["scale"], header["stage"], header["variant"] or "")
+                    name = f"{header['variant'] or header['stage']} {header['scale']} (running)"
+                    run = client.create_run(_experiment(client, header["paper"]), run_name=name, tags=tags).info.run_id
                     self.seen[record] = (run, 1)
                 run, done = self.seen[record]
                 from mlflow.entities import Metric
@@ -212,12 +273,16 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=5000)
     parser.add_argument("--publish-only", action="store_true", help="publish and leave; start no server")
     args = parser.parse_args()
-    print(f"{publish_all()} new runs published to {uri()}")
+    with socket.socket() as probe:
+        if not args.publish_only and probe.connect_ex(("127.0.0.1", args.port)) == 0:
+            raise ReproError(f"port {args.port} is taken, perhaps by another `make ui`: stop that, or `python -m reprise.tracking --port {args.port + 1}`")
+    print(f"{publish_all()} new runs published to {uri()}", flush=True)
     if args.publish_only:
         return
     server = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(args.port), "--backend-store-uri", uri(), "--workers", "1"]
-    print(f"MLflow: http://127.0.0.1:{args.port} (stop with Ctrl-C)")
-    with subprocess.Popen(server) as process:
+    print(f"MLflow: http://127.0.0.1:{args.port} (stop with Ctrl-C)", flush=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with subprocess.Popen(server, start_new_session=True) as process:
         follower = Follower()
         try:
             while process.poll() is None:
@@ -227,8 +292,11 @@ def main() -> None:
                     print(f"warning: following running stages failed: {error}", file=sys.stderr)
                 time.sleep(5)
         except KeyboardInterrupt:
-            process.terminate()
+            pass
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)  # its workers, too
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(fail_clearly(main))

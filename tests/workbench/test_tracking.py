@@ -27,8 +27,8 @@ def published(checkout, **env):
 def check(text):
     lines = text.splitlines()
     assert "3 0" in lines  # three new runs, then none
-    assert "gradient small gradient ['best/loss', 'loss', 'loss/sd'] 100 100" in lines
-    assert "heavy_ball small heavy_ball ['best/loss', 'loss', 'loss/sd'] 100 100" in lines
+    assert "gradient small gradient ['best/loss', 'loss', 'sd/loss'] 100 100" in lines
+    assert "heavy_ball small heavy_ball ['best/loss', 'loss', 'sd/loss'] 100 100" in lines
     assert "artifacts ['figures']" in lines
 
 
