@@ -31,8 +31,10 @@ test: $(VENV)/installed ## the fast tests, in a few minutes
 	@echo "running the fast tests (a few minutes on two cores)"
 	@REPRISE_TRACKING=off python -m pytest -n auto -m "not slow and not cluster"
 
-test-all: test ## every test, slow ones included
-	@REPRISE_TRACKING=off python -m pytest -n auto -m "slow and not cluster"
+test-slow: $(VENV)/installed ## the slow tests: faults, kills, emulation, whole pipelines
+	@REPRISE_TRACKING=off timeout 1800 python -m pytest -n auto -m "slow and not cluster"
+
+test-all: test test-slow ## every test, slow ones included
 
 test-cluster: $(VENV)/installed ## the tests on a real SLURM, which they install and start on this machine (Debian, root)
 	@REPRISE_TRACKING=off python -m pytest tests/cluster -m cluster
@@ -49,4 +51,4 @@ bench: $(VENV)/installed ## the benchmarks, each against a named peer in one run
 clean: ## remove logs, markers and resume points (results and cache stay)
 	@rm -rf .reprise .snakemake
 
-.PHONY: help setup reproduce test test-all test-cluster verify ui bench clean
+.PHONY: help setup reproduce test test-slow test-all test-cluster verify ui bench clean
