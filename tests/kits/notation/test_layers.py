@@ -80,6 +80,14 @@ def test_mistakes_are_noticed_when_the_layer_is_made(make, reason):
         make()
 
 
+def test_a_mean_of_whole_numbers_is_an_error_each_time():
+    layer = Reduce("a b -> a", "mean")
+    layer(torch.ones(2, 3))
+    for _ in range(3):
+        with pytest.raises(NotationError, match="reduce 'a b -> a' on shape"):
+            layer(torch.ones(2, 3, dtype=torch.int64))
+
+
 def test_an_array_in_between_changes_nothing():
     layer = Rearrange("a b -> b a")
     assert layer(np.zeros((2, 3))).shape == (3, 2)

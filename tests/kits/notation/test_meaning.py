@@ -9,10 +9,10 @@ import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from reprise.kits.notation import NotationError, asnumpy, rearrange, reduce, repeat, verbs
+from reprise.kits.notation import NotationError, asnumpy, einsum, pack, rearrange, reduce, repeat, unpack, verbs
 from reprise.kits.notation.errors import Fault
 from reprise.kits.notation.planning import recipe
-from reprise.papers.einops.corpus import MODELS, ROWS
+from reprise.papers.einops.corpus import MODELS, ROWS, reference
 from reprise.papers.einops.interpreter import Meaningless, interpret
 from reprise.papers.einops.strict import Array
 
@@ -193,3 +193,20 @@ def test_no_more_calls_than_needed(pattern, shape, verb, kinds):
 
 def test_the_corpus_is_as_large_as_it_says():
     assert len(ROWS) >= 150 and len(MODELS) >= 60 and all(pattern.code for pattern in MODELS)
+
+
+def test_the_strict_namespace_of_the_consortium():
+    """Every row, and the other functions, on the array-API project's own reference, where it is installed."""
+    xp = pytest.importorskip("array_api_strict")
+    for pattern in (*ROWS, *MODELS):
+        x = reference(pattern, np.random.default_rng(0))
+        right = interpret(pattern.verb, x, pattern.pattern, pattern.lengths, pattern.reduction)
+        extra = (pattern.reduction,) if pattern.verb == "reduce" else ()
+        np.testing.assert_allclose(asnumpy(VERBS[pattern.verb](xp.asarray(x), pattern.pattern, *extra, **pattern.lengths)), right, rtol=1e-12)
+    x = xp.reshape(xp.arange(24.0), (2, 3, 4))
+    plain = asnumpy(x)
+    np.testing.assert_allclose(asnumpy(einsum(x, x, "a b c, a d c -> a b d")), plain @ plain.transpose(0, 2, 1))
+    np.testing.assert_allclose(asnumpy(einsum(xp.ones((3, 3)), "a a -> a")), np.ones(3))
+    packed, shapes = pack([x, x[:, 0, :]], "a * c")
+    assert shapes == [(3,), ()] and [piece.shape for piece in unpack(packed, shapes, "a * c")] == [(2, 3, 4), (2, 4)]
+    assert reduce([x, x], "n a b c -> a", lambda t, axes: xp.sum(t, axis=axes)).shape == (2,)

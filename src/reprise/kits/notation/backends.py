@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from reprise.kits.notation.caching import Unplain, at_compile_time
-from reprise.kits.notation.errors import Fault, NotationError, NotationTypeError
-from reprise.kits.notation.planning import EXPAND, PERMUTE, REDUCE, RESHAPE, Call
+from reprise.kits.notation.errors import Fault, NotationTypeError
+from reprise.kits.notation.planning import EXPAND, PERMUTE, RESHAPE, Call
 
 REDUCTIONS = ("min", "max", "sum", "mean", "prod", "any", "all")
 Step = tuple[Callable[[Any, Any], Any], Any]
@@ -52,9 +52,9 @@ def chain(steps: Sequence[Step]) -> Callable[[Any], Any]:
     return lambda x: rest(h(g(f(x, a), b), c))
 
 
-def no_mean(dtype: Any) -> NotationTypeError:
-    """The error for a mean over whole numbers, which would have to leave their type."""
-    return NotationTypeError(f"the mean of {dtype} values is not of that type: convert them to a floating or complex type first")
+def no_mean(dtype: Any) -> Fault:
+    """The fault of a mean over whole numbers, which would have to leave their type."""
+    return Fault(f"the mean of {dtype} values is not of that type: convert them to a floating or complex type first", kind=NotationTypeError)
 
 
 class Backend:
@@ -64,13 +64,17 @@ class Backend:
     permute = staticmethod(lambda x, axes: x.transpose(axes))
 
     def lower(self, call: Call, reduction: str | None = None) -> list[Step]:
-        """The steps of one call."""
+        """The steps of one call; `reduction` is that of the verb, if it has one."""
         kind, argument = call
         if kind is RESHAPE:
-            return [(self.reshape, argument)]
+            return [(self.reshape if reduction is None else self.reshape_reduced(argument), argument)]
         if kind is PERMUTE:
             return [(self.permute, argument)]
         return self.expand(*argument) if kind is EXPAND else self.reduce(reduction, *argument)
+
+    def reshape_reduced(self, shape: tuple[int, ...]) -> Callable[[Any, Any], Any]:
+        """`reshape` to `shape`, where a reduction may come before it."""
+        return self.reshape
 
     def chain(self, calls: Sequence[Call], reduction: str | None = None) -> Callable[[Any], Any]:
         """One function of the tensor for all calls."""
@@ -79,9 +83,9 @@ class Backend:
             steps += self.lower(call, reduction)
         return chain(steps)
 
-    def expand(self, ones: tuple[int, ...] | None, full: tuple[int, ...]) -> list[Step]:
-        """Broadcast to `full` after a reshape to `ones`; without `ones` the new axes are the first ones."""
-        return [(lambda x, _: np.broadcast_to(x if ones is None else x.reshape(ones), full, subok=True).copy(), None)]
+    def expand(self, ones: tuple[int, ...], full: tuple[int, ...], leads: bool) -> list[Step]:
+        """To shape `full`, by a reshape to `ones`, which has 1 for each new axis; `leads` if those come first, and broadcasting finds them."""
+        return [(self.reshape, ones), (lambda x, full: np.broadcast_to(x, full, subok=True).copy(), full)]
 
     def reduce(self, name: str, axes: tuple[int, ...], shape: tuple[int, ...]) -> list[Step]:
         """Reduce `axes` of a tensor of `shape`."""
@@ -103,8 +107,10 @@ class Backend:
 
     def cutter(self, places: list[tuple[int, int, int | None]]) -> tuple[Callable[[Any, Any], Any], list[Any]]:
         """A function (x, place), and each (axis, start, length) as a place: those entries, or the one at `start` without its axis."""
-        entries = [(start, ...) if length is None else (slice(start, start + length),) for _, start, length in places]  # without dots a scalar
-        return operator.getitem, [(slice(None),) * axis + entry for (axis, *_), entry in zip(places, entries)]
+        # the dots: without them an array of one axis would give a scalar, and the array API wants every axis mentioned
+        return operator.getitem, [
+            (*[slice(None)] * axis, start if length is None else slice(start, start + length), ...) for axis, start, length in places
+        ]
 
     def asnumpy(self, x: Any) -> np.ndarray:
         """The values as a numpy array."""
@@ -129,19 +135,21 @@ class Numpy(Backend):
         "any": np.logical_or.reduce, "all": np.logical_and.reduce,
     }  # fmt: skip
 
-    def lower(self, call: Call, reduction: str | None = None) -> list[Step]:
-        """A reduction of every axis gives a scalar, which is no array: what comes after it must take both."""
-        if call[0] is RESHAPE and prod(call[1]) == 1:
-            return [(_single, call[1])]
-        return super().lower(call, reduction)
+    def reshape_reduced(self, shape: tuple[int, ...]) -> Callable[[Any, Any], Any]:
+        """A reduction of every axis leaves a scalar, which is no array and has to become one."""
+        return _single if prod(shape) == 1 else self.reshape
 
     def stack(self, tensors: list[np.ndarray]) -> np.ndarray:
         """What np.stack does after checking once more, in Python, that the shapes are equal."""
         return self.concatenate([tensor[None] for tensor in tensors])
 
-    def expand(self, ones: tuple[int, ...] | None, full: tuple[int, ...]) -> list[Step]:
-        """A new array of shape `full`, filled by broadcasting: one copy."""
-        return [(_filled, full)] if ones is None else [(self.reshape, ones), (_filled, full)]
+    def expand(self, ones: tuple[int, ...], full: tuple[int, ...], leads: bool) -> list[Step]:
+        """A new array, by one copy of whole runs of entries for each new axis, outer ones first: quicker than one broadcast, whose runs are short."""
+        new = [(size, axis) for axis, (one, size) in enumerate(zip(ones, full)) if one != size] or [(1, 0)]  # of size 1, a copy all the same
+        steps: list[Step] = []
+        for size, axis in new:
+            steps += [(self.reshape, (prod(full[:axis]), prod(ones[axis:]))), (_repeated, size)]
+        return [*steps, (self.reshape, full)]
 
     def reduce(self, name: str, axes: tuple[int, ...], shape: tuple[int, ...]) -> list[Step]:
         """The ufunc's own reduction."""
@@ -154,10 +162,8 @@ def _single(x: Any, shape: tuple[int, ...]) -> np.ndarray:
     return np.asarray(x).reshape(shape)
 
 
-def _filled(x: np.ndarray, full: tuple[int, ...]) -> np.ndarray:
-    result = np.empty(full, x.dtype)
-    result[...] = x
-    return result
+def _repeated(x: np.ndarray, count: int) -> np.ndarray:
+    return x.repeat(count, 0)
 
 
 def _numpy_mean(x: np.ndarray, how: tuple) -> np.ndarray:
@@ -177,9 +183,9 @@ class Torch(Backend):
         self.einsum = torch.einsum
         self.reducers = {"min": torch.amin, "max": torch.amax, "sum": torch.sum, "any": torch.any, "all": torch.all, "mean": self._mean}
 
-    def expand(self, ones: tuple[int, ...] | None, full: tuple[int, ...]) -> list[Step]:
+    def expand(self, ones: tuple[int, ...], full: tuple[int, ...], leads: bool) -> list[Step]:
         """A view: its repeated entries share memory."""
-        return [(_expanded, full)] if ones is None else [(self.reshape, ones), (_expanded, full)]
+        return [(_expanded, full)] if leads else [(self.reshape, ones), (_expanded, full)]
 
     def reduce(self, name: str, axes: tuple[int, ...], shape: tuple[int, ...]) -> list[Step]:
         """One call, except for products, which torch takes over one axis at a time: neighbours are merged first."""
@@ -222,8 +228,8 @@ class ArrayApi(Backend):
         self.xp = xp
         self.reshape, self.permute, self.matmul, self._broadcast = xp.reshape, xp.permute_dims, xp.matmul, xp.broadcast_to
 
-    def expand(self, ones: tuple[int, ...] | None, full: tuple[int, ...]) -> list[Step]:
-        return [(self._broadcast, full)] if ones is None else [(self.reshape, ones), (self._broadcast, full)]
+    def expand(self, ones: tuple[int, ...], full: tuple[int, ...], leads: bool) -> list[Step]:
+        return [(self._broadcast, full)] if leads else [(self.reshape, ones), (self._broadcast, full)]
 
     def reduce(self, name: str, axes: tuple[int, ...], shape: tuple[int, ...]) -> list[Step]:
         reducer = getattr(self.xp, name)
@@ -329,8 +335,8 @@ if "torch" in sys.modules:
 
 
 def apply_callable(x: Any, function: Callable[[Any, tuple[int, ...]], Any], axes: tuple[int, ...], left: tuple[int, ...]) -> Any:
-    """`function(x, axes)`, which must leave shape `left`."""
+    """`function(x, axes)`. Raises Fault unless it leaves shape `left`."""
     result = function(x, axes)
     if tuple(getattr(result, "shape", left)) != left:
-        raise NotationError(f"the reduction {getattr(function, '__name__', function)!r} of axes {axes} of shape {tuple(x.shape)} gave shape {tuple(result.shape)}, not {left}")
+        raise Fault(f"the reduction {getattr(function, '__name__', function)!r} of axes {axes} of shape {tuple(x.shape)} gave shape {tuple(result.shape)}, not {left}")
     return result

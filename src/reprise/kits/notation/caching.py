@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from reprise.kits.notation.errors import Fault
 
-PLANS, PATTERNS = 2560, 256
+PLANS, PATTERNS = 2048, 256
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -35,7 +35,7 @@ def plan(make: Callable[..., Callable[..., Any]], /, *arguments: Any, **lengths:
     for length in lengths.values():
         if type(length) is not int or length < 0:
             raise Unplain("")
-    if list(lengths) != sorted(lengths):
+    if len(lengths) > 1 and [*lengths] != sorted(lengths):
         return plan(make, *arguments, **dict(sorted(lengths.items())))
     return make(*arguments, **lengths)
 
@@ -46,14 +46,15 @@ class Latest:
     A hit is a lookup in `entries`, and comparisons by the caller.
     """
 
-    def __init__(self):
+    def __init__(self, most: int):
+        self.most = most
         self.entries: dict[Any, Any] = {}
         self.cache_clear = self.entries.clear
         _caches.append(self)
 
     def enter(self, key: Any, entry: Any) -> None:
         """Remember `entry`, at the cost of all others if there are too many."""
-        if len(self.entries) >= PLANS:
+        if len(self.entries) >= self.most:
             self.entries.clear()
         self.entries[key] = entry
 

@@ -1,7 +1,7 @@
 """einsum with names of any length, groups, unit axes and checked sizes."""
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from math import prod
 from string import ascii_letters

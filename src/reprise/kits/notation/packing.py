@@ -8,12 +8,12 @@ from typing import Any
 
 from reprise.kits.notation import backends
 from reprise.kits.notation.backends import Backend, backend_of, backend_of_class
-from reprise.kits.notation.caching import UNUSUAL, Latest, Unplain, cached, plan
+from reprise.kits.notation.caching import PATTERNS, UNUSUAL, Latest, Unplain, cached, plan
 from reprise.kits.notation.errors import Fault, shapes_text
 from reprise.kits.notation.planning import as_length
 
 _class_and_shape = operator.attrgetter("__class__", "shape")
-_packed, _unpacked = Latest(), Latest()
+_packed, _unpacked = Latest(PATTERNS), Latest(PATTERNS)
 _PACKED, _UNPACKED = _packed.entries, _unpacked.entries
 _NOTHING, _NO_PIECES = (None, None), (None, None, None, None)
 Shape = tuple[int, ...]

@@ -9,8 +9,9 @@ treated as one; `calls` writes down the calls.
 
 import operator
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from reprise.kits.notation.errors import Fault
 from reprise.kits.notation.parsing import ELLIPSIS, Axis, parse_pattern, span_of_axis, span_of_item
 
 RESHAPE, REDUCE, PERMUTE, EXPAND = "reshape", "reduce", "permute", "expand"
-Call = tuple[str, Any]  # (RESHAPE, shape), (REDUCE, (axes, shape before)), (PERMUTE, axes), (EXPAND, (shape with ones or None, shape))
+Call = tuple[str, Any]  # (RESHAPE, shape), (REDUCE, (axes, shape before)), (PERMUTE, axes), (EXPAND, (shape with ones, shape, new axes lead))
 
 
 class Layout:
@@ -130,9 +131,8 @@ def calls(layout: Layout, sizes: Sequence[int], shape: tuple[int, ...], out: tup
             shape = tuple([shape[axis] for axis in layout.permutation])
     if layout.grows:
         full = tuple([sizes[axis] for axis in layout.order])
-        leading = layout.leads and full[len(full) - len(layout.kept) :] == shape
-        ones = None if leading else tuple([sizes[axis] if axis < n else 1 for axis in layout.order])
-        result.append((EXPAND, (ones, full)))
+        ones = tuple([sizes[axis] if axis < n else 1 for axis in layout.order])
+        result.append((EXPAND, (ones, full, layout.leads and full[len(full) - len(layout.kept) :] == shape)))
         shape = full
     if out != shape:
         result.append((RESHAPE, out))
@@ -152,13 +152,14 @@ def symbolic_calls(layout: Layout, sizes: Sequence[Any], out: tuple[Any, ...]) -
     if layout.grows:
         full = tuple([sizes[axis] for axis in layout.order])
         ones = tuple([sizes[axis] if axis < n else 1 for axis in layout.order])
-        result.append((EXPAND, (ones, full)))  # a reshape that may be needless, but needs no comparison
+        result.append((EXPAND, (ones, full, False)))  # a reshape that may be needless, but needs no comparison
     if layout.joins or layout.splits and not (layout.reduced or layout.permutation or layout.grows):
         result.append((RESHAPE, out))
     return result
 
 
-class Recipe(NamedTuple):
+@dataclass(slots=True)
+class Recipe:
     """What a pattern says for every shape with its number of dimensions. Axes are numbered as in `Layout`."""
 
     verb: str
@@ -185,6 +186,9 @@ class Recipe(NamedTuple):
                 raise self._unused(name)
             sizes[self.labels.index(name)] = length
         for dimension, (group, size) in enumerate(zip(self.inputs, shape)):
+            if len(group) == 1 and sizes[group[0]] is None:
+                sizes[group[0]] = size
+                continue
             known, unknown = 1, -1
             for axis in group:
                 length = sizes[axis]
@@ -197,8 +201,6 @@ class Recipe(NamedTuple):
             if unknown < 0:
                 if known != size:
                     raise self._mismatch(dimension, sizes, known, size)
-            elif len(group) == 1:
-                sizes[unknown] = size
             elif known == 0 or size % known:
                 raise self._indivisible(dimension, unknown, known, size)
             else:

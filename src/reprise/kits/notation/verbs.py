@@ -11,7 +11,7 @@ from numpy import ndarray
 
 from reprise.kits.notation import backends
 from reprise.kits.notation.backends import REDUCTIONS, apply_callable, backend_of, backend_of_class
-from reprise.kits.notation.caching import UNUSUAL, Latest, Unplain, plan
+from reprise.kits.notation.caching import PLANS, UNUSUAL, Latest, Unplain, plan
 from reprise.kits.notation.errors import Fault, NotationTypeError, shapes_text
 from reprise.kits.notation.planning import as_length, recipe
 
@@ -19,7 +19,7 @@ Reduction = str | Callable[[Any, tuple[int, ...]], Any]
 Lengths = Mapping[str, Any]
 
 # The most frequent verb looks here first. By pattern, for calls with lengths: class, shape, lengths, plan; and for those without.
-_latest, _by_shape = Latest(), Latest()
+_latest, _by_shape = Latest(512), Latest(PLANS)
 _LATEST, _BY_SHAPE = _latest.entries, _by_shape.entries
 
 
@@ -120,7 +120,10 @@ def reduce(tensor: Any = None, pattern: str | None = None, reduction: Reduction 
             run = plan(plan_reduce, pattern, cls, tensor.shape, reduction, **lengths)
     except UNUSUAL:
         tensor, run = _unusual("reduce", given, pattern, reduction, lengths)
-    return run(tensor)
+    try:
+        return run(tensor)
+    except Fault as fault:  # about what only the call itself shows: the type of the entries, what a function makes of them
+        raise fault.error("reduce", pattern, what(given), lengths) from None
 
 
 # -- plans -----------------------------------------------------------------------------------------------------------
@@ -146,7 +149,7 @@ def _plan_around(pattern: str, cls: type, shape: tuple[int, ...], /, **lengths: 
     """For a reduction that is a function: what happens before and after it, its axes, and the shape that it has to leave."""
     before, axes, left, after = recipe(pattern, "reduce", len(shape)).calls_around(shape, lengths)
     backend = backend_of_class(cls)
-    return backend.chain(before), backend.chain(after), axes, left
+    return backend.chain(before), backend.chain(after, "function"), axes, left
 
 
 def _reducer(pattern: str, cls: type, shape: tuple[int, ...], function: Any, lengths: Lengths) -> Callable[[Any], Any]:
@@ -162,7 +165,7 @@ def check_reduction(reduction: Any) -> None:
         raise Fault(f"unknown reduction {reduction!r}: there are {', '.join(REDUCTIONS)}, and functions f(tensor, axes)")
 
 
-PLANS = {"rearrange": plan_rearrange, "repeat": plan_repeat, "reduce": plan_reduce}
+MAKERS = {"rearrange": plan_rearrange, "repeat": plan_repeat, "reduce": plan_reduce}
 
 # -- the unusual -----------------------------------------------------------------------------------------------------
 
@@ -186,7 +189,7 @@ def _unusual(verb: str, given: Any, pattern: Any, reduction: Any, lengths: dict[
         arguments = (pattern, type(tensor), tensor.shape)
         try:
             if verb != "reduce":
-                return tensor, plan(PLANS[verb], *arguments, **lengths)
+                return tensor, plan(MAKERS[verb], *arguments, **lengths)
             if type(reduction) is str:
                 return tensor, plan(plan_reduce, *arguments, reduction, **lengths)
             return tensor, _reducer(*arguments, reduction, lengths)
@@ -238,7 +241,7 @@ def _direct(verb: str, x: Any, pattern: Any, reduction: Any, lengths: Lengths) -
         if type(reduction) is not str:
             before, axes, left, after = found.calls_around(x.shape, lengths)
             x = backend.chain(before)(x)
-            return backend.chain(after)(apply_callable(x, reduction, axes, left) if axes else x)
+            return backend.chain(after, "function")(apply_callable(x, reduction, axes, left) if axes else x)
     for call in found.calls(x.shape, lengths, symbolic=True):
         for function, constant in backend.lower(call, reduction):
             x = function(x, constant)

@@ -5,7 +5,6 @@ sizes taken from the input and -1 where one is left over; `raw` translates it to
 through every rule of the notation.
 """
 
-import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

@@ -16,7 +16,7 @@ def report(stage: Stage) -> None:
     page = Page(stage)
     senseless = mutation[~mutation.sensible]
     shares = senseless.assign(noticed=senseless.outcome == "error").groupby(["kind", "implementation"]).noticed.mean().unstack()[list(IMPLEMENTATIONS)]
-    with page.figure("mutation", "Share of senseless calls that end in an error, by kind of mistake (numpy and torch together). Longer is better.", height=5.2) as (_, ax):
+    with page.figure("mutation", "Share of senseless calls that end in an error, by kind of mistake (numpy and torch together). Longer is better; raw code has no bar where it has no place for the mistake.", height=5.2) as (_, ax):
         for offset, (name, style) in enumerate(zip(IMPLEMENTATIONS, page.styles)):
             ax.barh([i + (1 - offset) * 0.27 for i in range(len(shares))], shares[name], 0.25, label=name, color=style["color"], hatch=HATCHES[name], edgecolor="white")
         ax.set_yticks(range(len(shares)), shares.index)
@@ -37,7 +37,10 @@ def report(stage: Stage) -> None:
         ax.set_xlabel("step")
         ax.set_ylabel("cross-entropy")
         ax.legend()
-    agree = pd.read_parquet(results / "equivalence.parquet").groupby(["implementation", "library"]).equal.agg(["size", "mean"]).reset_index()
+    agree = pd.read_parquet(results / "equivalence.parquet").groupby(["implementation", "library"]).equal.agg(cases="size", agree="mean").reset_index()
     page.table(agree, "Share of patterns with the shape, type and values of the element-by-element interpreter.")
-    page.text("Times are not part of this page, since they cannot be regenerated: `python benchmarks/einops_overhead.py` measures the overhead of both packages over raw code in one run.")
+    page.text(
+        "Times are not part of this page, since they cannot be regenerated. `python benchmarks/einops_overhead.py` measures the overhead of both packages"
+        " over raw code in one run; [the last record](../../../benchmarks/einops_overhead.md) names the machine it was made on."
+    )
     page.write()

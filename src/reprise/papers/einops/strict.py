@@ -23,6 +23,9 @@ class Array:
         return xp
 
     def __getitem__(self, key: Any) -> "Array":
+        key = key if isinstance(key, tuple) else (key,)
+        if len(key) < self.ndim and ... not in key:
+            raise IndexError("the standard wants an index for every axis, or an ellipsis")
         return Array(self._values[key])
 
     def __mul__(self, other: "Array") -> "Array":

@@ -57,7 +57,10 @@ class _Verb(nn.Module):
             run = None
         if run is None or self._forward_hooks or self._forward_pre_hooks or self._backward_hooks or self._backward_pre_hooks or _hooked() or self._compiled_call_impl:
             return super().__call__(x)
-        return run(x)
+        try:
+            return run(x)
+        except Fault as fault:
+            raise fault.error(self.verb, self.pattern, verbs.what(x), self.lengths) from None
 
     def forward(self, x: Tensor | list[Tensor]) -> Tensor:
         """The verb applied to `x`, a tensor or a list of tensors of one shape."""
@@ -70,7 +73,7 @@ class _Verb(nn.Module):
         if len(self._runs) >= _KEPT:
             self._runs.clear()
         try:
-            self._runs[cls, shape] = plan(verbs.PLANS[self.verb], self.pattern, cls, shape, *self._arguments[1:], **self.lengths)
+            self._runs[cls, shape] = plan(verbs.MAKERS[self.verb], self.pattern, cls, shape, *self._arguments[1:], **self.lengths)
         except TypeError:  # a symbolic size
             pass
 
