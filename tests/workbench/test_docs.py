@@ -10,7 +10,7 @@ import pytest
 from reprise import cli, closure, paths
 
 DOCS = [paths.ROOT / "README.md", *sorted((paths.ROOT / "docs").glob("*.md"))]
-NAMES = lambda path: path.name  # noqa: E731
+NAMES = lambda path: f"{path.parent.name}/{path.name}"  # noqa: E731
 # What needs more than a checkout and a minute: a name for the reason, and where it is tested instead.
 ELSEWHERE = {
     r"^make (setup|reproduce|test|ui)": "sets up an environment, or serves until stopped; the commands behind it: test_engine, test_tracking",

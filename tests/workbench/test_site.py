@@ -14,6 +14,12 @@ import requests
 
 from reprise import claims, curves, drawing, paths, site
 
+ELSEWHERE = """  - id: only_elsewhere
+    says: Something that is measured at another scale.
+    where: section 3
+    paper: 1.5
+    holds: {paper: gradient.log10_loss.mean < 0}
+"""
 ENTRIES = "return performance.getEntriesByType('paint').map(e => e.startTime)"
 ROWS = "return [...document.querySelectorAll('#%s tbody tr')].filter(r => !r.hidden).map(r => r.%s)"
 
@@ -83,8 +89,8 @@ def toy(reproduced, tmp_path_factory):
     checkout = reproduced.copy(tmp_path_factory.mktemp("toy") / "checkout")
     shutil.copytree(checkout.root / "reports/toy/small", checkout.root / "reports/toy/paper")
     declared = checkout.root / "pipelines/toy/claims.yaml"
-    declared.write_text(declared.read_text().replace("    holds:\n", "    not_reproduced: {paper: 'Two <b>bold</b> & `code`.'}\n    holds:\n      paper: heavy_ball.log10_loss.mean > 0\n"))
-    (checkout.root / "pipelines/papers.yaml").write_text("later: {title: A paper & its plan, contributes: much}\ntoy: {title: Toy, contributes: a ball}\n")
+    declared.write_text(declared.read_text().replace("    holds:\n", "    not_reproduced: {paper: 'Two <b>bold</b> & `code`.'}\n    holds:\n      paper: heavy_ball.log10_loss.mean > 0\n") + ELSEWHERE)
+    (checkout.root / "pipelines/papers.yaml").write_text("later: {title: A paper & its plan, contributes: much}\n")
     (checkout.root / "pipelines/toy/times.yaml").write_text("small: {machine: an abacus, kind: CPU, seconds: {train: 90, report: 30}}\n")
     checkout.run("reprise.closure", "--write")
     checkout.run("dvc", "repro", "-q")
@@ -217,7 +223,7 @@ def test_several_scales_planned_papers_and_recorded_times_are_shown(toy):
     page = (toy.root / "reports/site/toy/index.html").read_text()
     assert 'id="claims-small"' in page and 'id="claims-paper"' in page
     assert "Two &lt;b&gt;bold&lt;/b&gt; &amp; <code>code</code>." in page
-    assert page.count("✘ not reproduced") and page.count("✔ reproduced")
+    assert page.count("✘ not reproduced") and page.count("✔ reproduced") and page.count("– not measured at this scale")
 
 
 def test_a_rebuild_elsewhere_has_the_same_bytes_and_needs_no_data(toy, tmp_path):
@@ -271,3 +277,58 @@ def test_the_drawing_has_every_stage_and_no_arrow_backwards(paper):
     for box in drawing.boxes(paper):
         assert box.after or box.before, f"{box.name} is connected to nothing"
     assert len(columns) == len(boxes)
+
+
+@pytest.mark.slow
+def test_mlflow_shows_runs_that_compare(reproduced, tmp_path, browser):
+    """`make ui` on results that lie on disk: through the REST interface, in the browser, and gone when it is stopped."""
+    checkout = reproduced.copy(tmp_path / "checkout")
+    models = checkout.root / "data/toy/small/models"
+    shutil.copyfile(models / "gradient/history.parquet", models / "gradient/history_tune.parquet")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = checkout.start("reprise.tracking", "--port", str(port))
+    address = f"http://127.0.0.1:{port}"
+
+    def ask(path, body):
+        return requests.post(f"{address}/api/2.0/mlflow/{path}", json=body, timeout=60).json()
+
+    def answers():
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    try:
+        assert wait(answers), "no server came up"
+        assert wait(lambda: requests.get(f"{address}/health", timeout=60).ok)
+        experiments = {e["name"]: e["experiment_id"] for e in ask("experiments/search", {"max_results": 10})["experiments"]}
+        runs = {run["info"]["run_name"]: run for run in ask("runs/search", {"experiment_ids": [experiments["toy"]]})["runs"]}
+        assert set(runs) == {"gradient small", "gradient tune small", "heavy_ball small", "results small"}
+        metrics, settings = ({name: {item["key"] for item in run["data"].get(kind, [])} for name, run in runs.items()} for kind in ("metrics", "params"))
+        assert metrics["gradient small"] == metrics["heavy_ball small"] >= {"loss", "sd/loss", "best/loss", "test/log10_loss.mean"}
+        assert settings["gradient small"] == settings["heavy_ball small"] >= {"steps", "momentum"}
+        tags = {tag["key"]: tag["value"] for tag in runs["gradient tune small"]["data"]["tags"]}
+        assert tags["mlflow.parentRunId"] == runs["gradient small"]["info"]["run_id"]
+        assert not any(key.startswith("test/") for key in metrics["gradient tune small"])
+        results = runs["results small"]["info"]["run_id"]
+        figures = requests.get(f"{address}/api/2.0/mlflow/artifacts/list", params={"run_id": results, "path": "figures"}, timeout=60).json()["files"]
+        assert [file["path"] for file in figures] == ["figures/loss.svg"]
+        browser.open(f"{address}/#/experiments/{experiments['toy']}/runs?compareRunsMode=CHART")
+        assert wait(lambda: "heavy_ball small" in browser("return document.body.innerText"))
+        assert wait(lambda: browser("return [...document.querySelectorAll('.js-plotly-plot .scatterlayer .trace')].length") >= 2), "no overlaid curves"
+        again = checkout.run("reprise.tracking", "--port", str(port), check=False)
+        assert again.returncode == 1 and f"port {port} is taken" in again.stderr
+    finally:
+        server.terminate()
+        server.wait(timeout=60)
+    assert wait(lambda: not answers()), "the server outlived `make ui`"
+
+
+def wait(condition, seconds=120):
+    """Whether `condition` comes true in time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.5)
+    return False

@@ -41,6 +41,6 @@ def report(stage: Stage) -> None:
     page.table(agree, "Share of patterns with the shape, type and values of the element-by-element interpreter.")
     page.text(
         "Times are not part of this page, since they cannot be regenerated. `python benchmarks/einops_overhead.py` measures the overhead of both packages"
-        " over raw code in one run; [the last record](../../../benchmarks/einops_overhead.md) names the machine it was made on."
+        " over raw code in one run; the last record, `benchmarks/einops_overhead.md`, names the machine it was made on."
     )
     page.write()
