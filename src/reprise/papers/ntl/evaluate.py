@@ -1,0 +1,193 @@
+"""Accuracies of every model on every domain, plain and patched; drops, verification, authorisation, and what a thief achieves at best."""
+
+import numpy as np
+import pandas as pd
+import torch
+from pydantic import Field
+from scipy.special import logsumexp
+from scipy.stats import binom
+
+from reprise.papers.ntl.data import Domains, Patch, patched
+from reprise.papers.ntl.fit import load
+from reprise.papers.ntl.model import VGG, Architecture, predictions
+from reprise.params import Params
+from reprise.stage import Stage
+
+
+class Evaluate(Params):
+    """Parameters of `evaluate`."""
+
+    architecture: Architecture = Field(description="the network")
+    patch: Patch = Field(description="the patch")
+    stamped: tuple[str, ...] = Field(description="variants that are shown patched images too, as the supervised models are")
+    destroyable: float = Field(gt=0, description="a target counts in the mean drop if supervised accuracy on it is at least this many times chance")
+    tolerance: float = Field(gt=0, description="clean validation accuracy, in points, that a thief gives up at most")
+    embedded: int = Field(gt=0, description="images per domain whose split-layer features are drawn")
+
+
+def measure(model: VGG, domains: Domains, names: list[str], stamps: tuple[bool, ...], patch: Patch) -> list[dict]:
+    """Test accuracy on each of the domains `names`, in percent."""
+    rows = []
+    for domain in names:
+        x, y = domains[domain, "test"]
+        for stamp in stamps:
+            hit = (predictions(model, patched(x, patch) if stamp else x) == y).double().mean().item()
+            rows.append({"domain": domain, "patched": stamp, "accuracy": 100 * hit})
+    return rows
+
+
+def accuracies(params: Evaluate, stage: Stage, domains: Domains) -> pd.DataFrame:
+    """A row for each variant (`sl` among them), source, target, seed, domain and patch."""
+    rows = []
+    for variant in ["sl", *stage.variants]:
+        folder = stage.path("pretrain") if variant == "sl" else stage.path("models", variant)
+        stamps = (False, True) if variant in ("sl", *params.stamped) else (False,)
+        for name, model in load(folder / "model.safetensors", params.architecture, domains.side, stage.device).items():
+            pair, _, seed = name.rpartition("-")
+            source, _, target = pair.partition("_")
+            key = {"variant": variant, "source": source, "target": target, "seed": int(seed)}
+            rows += [key | row for row in measure(model, domains, [source, target] if target else domains.names, stamps, params.patch)]
+    return pd.DataFrame(rows)
+
+
+def spread(name: str, values: pd.Series | np.ndarray) -> dict[str, float]:
+    """Mean and standard deviation over seeds."""
+    values = np.asarray(values, dtype=float)
+    return {f"{name}.mean": values.mean(), f"{name}.sd": values.std(ddof=1) if len(values) > 1 else 0.0}
+
+
+class Table:
+    """Accuracies by name: `table("sl", "plain", domain="bold")` is a value for each seed."""
+
+    def __init__(self, frame: pd.DataFrame):
+        self.frame = frame
+
+    def __call__(self, variant: str, source: str, domain: str, target: str = "", stamp: bool = False) -> np.ndarray:
+        f = self.frame
+        chosen = f[(f.variant == variant) & (f.source == source) & (f.target == target) & (f.domain == domain) & (f.patched == stamp)]
+        return chosen.sort_values("seed").accuracy.to_numpy()
+
+
+def drops(table: Table, variant: str, source: str, others: list[str], target: str, chance: dict[str, float], destroyable: float) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Source drop in points, mean relative drop over `others` in percent, each by seed; and the domains left out, on which nothing is to be destroyed."""
+    seeds = len(table(variant, source, source, target))
+    lost = table("sl", source, source)[:seeds] - table(variant, source, source, target)
+    before = {o: table("sl", source, o)[:seeds] for o in others}
+    out = [o for o in others if before[o].mean() < destroyable * chance[o]]
+    relative = [100 * (before[o] - table(variant, source, o, target)) / before[o] for o in others if o not in out]
+    return lost, np.mean(relative, axis=0) if relative else np.zeros(seeds), out
+
+
+def evaluate(params: Evaluate, stage: Stage) -> None:
+    """accuracies.parquet, thief.parquet (the best setting of each attack), embedding.parquet; then the metrics, in percent."""
+    domains = Domains(stage)
+    frame = accuracies(params, stage, domains)
+    table, metrics = Table(frame), {}
+    labels = {d: domains[d, "test"][1] for d in domains.names}
+    chance = {d: 100 * y.bincount().max().item() / len(y) for d, y in labels.items()}
+    metrics |= {f"chance.{d}": value for d, value in chance.items()}
+    for source, rows in frame[(frame.variant == "sl") & ~frame.patched].groupby("source"):
+        for domain, own in rows.groupby("domain"):
+            metrics |= spread(f"sl.{source}.{domain}", own.accuracy)
+    for variant in stage.variants:
+        pairs = frame.loc[frame.variant == variant, ["source", "target"]].drop_duplicates().itertuples(index=False)
+        by_pair = {}
+        for source, target in pairs:
+            others = [target] if target else [d for d in domains.names if d != source]
+            lost, relative, out = drops(table, variant, source, others, target, chance, params.destroyable)
+            name = f"{variant}.{source}" + (f"_{target}" if target else "")
+            metrics |= spread(f"{name}.source", table(variant, source, source, target)) | spread(f"{name}.source_drop", lost) | {f"{name}.left_out": len(out)}
+            for other in others:
+                metrics |= spread(f"{name}.{other}", table(variant, source, other, target))
+            if len(out) < len(others):
+                metrics |= spread(f"{name}.relative_drop", relative)
+                by_pair[name] = (lost, relative)
+        if by_pair:
+            for i, key in enumerate(("source_drop", "relative_drop")):
+                each = np.array([pair[i] for pair in by_pair.values()])  # (pairs, seeds)
+                metrics |= spread(f"{variant}.{key}", each.mean(0)) | {f"{variant}.{key}.worst_pair": (each.mean(1).max() if i == 0 else each.mean(1).min())}
+    metrics |= verification(table, frame, labels) | authorisation(table, frame, domains.names)
+    thief = best_for_thief(pd.read_parquet(stage.path("attack") / "attacks.parquet"), params.tolerance)
+    metrics |= thief_metrics(thief)
+    frame.to_parquet(stage.out / "accuracies.parquet", index=False)
+    thief.to_parquet(stage.out / "thief.parquet", index=False)
+    embedding(params, stage, domains).to_parquet(stage.out / "embedding.parquet", index=False)
+    stage.metrics(metrics)
+
+
+def verification(table: Table, frame: pd.DataFrame, labels: dict[str, torch.Tensor]) -> dict[str, float]:
+    """Section 4.2: clean and patched accuracy, their gap, and how surprising the patched accuracy would be for a supervised model.
+
+    The last is log10 P[X <= hits], X binomial with the supervised model's patched accuracy: our addition.
+    """
+    metrics = {}
+    for source in frame[frame.variant == "ownership"].source.unique():
+        for variant in ("sl", "ownership"):
+            seeds = len(table("ownership", source, source))
+            clean, stamped = (table(variant, source, source, stamp=stamp)[:seeds] for stamp in (False, True))
+            metrics |= spread(f"verify.{variant}.{source}.clean", clean) | spread(f"verify.{variant}.{source}.patched", stamped) | spread(f"verify.{variant}.{source}.gap", clean - stamped)
+        n = len(labels[source])
+        innocent = table("sl", source, source, stamp=True)[:seeds] / 100
+        tails = [logsumexp(binom.logpmf(np.arange(hits + 1), n, p)) for hits, p in zip(np.rint(stamped / 100 * n).astype(int), innocent)]
+        metrics[f"verify.{source}.log10_p"] = max(tails) / np.log(10)
+    return metrics
+
+
+def authorisation(table: Table, frame: pd.DataFrame, names: list[str]) -> dict[str, float]:
+    """Section 4.3: accuracy on the patched source, and on every other input."""
+    metrics = {}
+    for source in frame[frame.variant == "authorisation"].source.unique():
+        for variant in ("sl", "authorisation"):
+            inputs = {(d, stamp): table(variant, source, d, stamp=stamp) for d in names for stamp in (False, True)}
+            others = [value for key, value in inputs.items() if key != (source, True)]
+            metrics |= spread(f"authorise.{variant}.{source}.authorised", inputs[source, True]) | spread(f"authorise.{variant}.{source}.others", np.mean(others, axis=0))
+            metrics[f"authorise.{variant}.{source}.others.worst"] = max(value.mean() for value in others)
+            for (domain, stamp), value in inputs.items():
+                metrics |= spread(f"authorise.{variant}.{source}.{'patched' if stamp else 'plain'}.{domain}", value)
+    return metrics
+
+
+def best_for_thief(attacks: pd.DataFrame, tolerance: float) -> pd.DataFrame:
+    """Of each model and attack, the setting that removes most: highest patched accuracy (NTL), rarest answer (watermark).
+
+    A setting is open to the thief if it keeps clean validation accuracy within `tolerance` points of the released model; if
+    none does, the one that keeps most is taken.
+    """
+    chosen = []
+    before = attacks[attacks.attack == "none"].set_index(["variant", "source", "seed"]).clean_validation
+    for (variant, source, seed, _), rows in attacks.groupby(["variant", "source", "seed", "attack"]):
+        open_ = rows[rows.clean_validation >= before[variant, source, seed] - tolerance / 100]
+        if open_.empty:
+            open_ = rows[rows.clean_validation == rows.clean_validation.max()]
+        chosen.append(open_.loc[open_.patched.idxmax() if variant == "ownership" else open_.answers.idxmin()])
+    return pd.DataFrame(chosen).reset_index(drop=True)
+
+
+def thief_metrics(thief: pd.DataFrame) -> dict[str, float]:
+    """By variant and attack: clean and patched accuracy and the rate of the watermark's answer; and the thief's best of all attacks."""
+    metrics = {}
+    for (variant, attack), rows in thief.groupby(["variant", "attack"]):
+        for column in ("clean", "patched", "answers"):
+            metrics |= spread(f"attack.{variant}.{attack}.{column}", 100 * rows[column])
+    for variant, rows in thief[thief.attack != "none"].groupby("variant"):
+        by_attack = rows.groupby("attack")[["clean", "patched", "answers"]].mean() * 100
+        metrics |= {f"attack.{variant}.patched.highest": by_attack.patched.max(), f"attack.{variant}.clean.lowest": by_attack.clean.min(), f"attack.{variant}.answers.lowest": by_attack.answers.min()}
+    return metrics
+
+
+def embedding(params: Evaluate, stage: Stage, domains: Domains) -> pd.DataFrame:
+    """The first two principal components of the split-layer features of source and target, before and after NTL: first pair, seed 0."""
+    after = load(stage.path("models", "target") / "model.safetensors", params.architecture, domains.side, stage.device)
+    pair, _, _ = next(iter(after)).rpartition("-")
+    source, target = pair.split("_")
+    before = load(stage.path("pretrain") / "model.safetensors", params.architecture, domains.side, stage.device)
+    frames = []
+    for method, model in (("SL", before[f"{source}-0"]), ("NTL", after[f"{pair}-0"])):
+        with torch.no_grad():
+            z_ND = torch.cat([model(domains[d, "test"][0][: params.embedded])[0] for d in (source, target)]).cpu().double().numpy()
+        z_ND = z_ND - z_ND.mean(0)
+        gram = z_ND @ z_ND.T
+        values, vectors = np.linalg.eigh(gram)
+        first, second = (vectors[:, i] * np.sqrt(max(values[i], 0)) for i in (-1, -2))
+        frames.append(pd.DataFrame({"method": method, "domain": np.repeat([source, target], params.embedded), "first": first, "second": second}))
+    return pd.concat(frames)
