@@ -16,6 +16,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -422,6 +423,7 @@ def reproduce(papers: list[str], cores: int | None = None, profile: str = "profi
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ReproError("another `reproduce` is running in this checkout: wait for it or stop it") from None
+        _mend_dvc(root)
         record(root)  # what an interrupted run finished but could not record
         (root / ".reprise" / "failed").unlink(missing_ok=True)
         try:
@@ -438,6 +440,21 @@ def reproduce(papers: list[str], cores: int | None = None, profile: str = "profi
             print(f"  page: reports/{page}/{scale}/index.md")
     print("  index: reports/index.md\n  runs: make ui (MLflow on http://127.0.0.1:5000)")
     return done
+
+
+def _mend_dvc(root: Path) -> None:
+    """Remove DVC's list of running stages if a killed DVC left half of it: every DVC command would refuse to start."""
+    listing = root / ".dvc" / "tmp" / "rwlock"
+    for _ in range(2):  # one that is being written right now is whole a second later
+        try:
+            json.loads(listing.read_text())
+            return
+        except FileNotFoundError:
+            return
+        except ValueError:
+            time.sleep(1)
+    listing.unlink(missing_ok=True)
+    print("removed .dvc/tmp/rwlock, which a killed DVC had left half written", file=sys.stderr)
 
 
 def _failures(root: Path) -> list[str]:
