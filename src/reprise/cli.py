@@ -1,17 +1,15 @@
 """`reprise`: look at papers, run them, check them, add one."""
 
 import argparse
-import graphlib
 import json
 import os
 import re
-import resource
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +102,7 @@ def show(args: argparse.Namespace) -> int:
 
 
 def status(args: argparse.Namespace) -> int:
-    """what is fresh and what is stale, by content and without data; exit code 1 if anything is stale"""
+    """what is fresh and what is stale, by content and without data, and when it last ran; exit code 1 if anything is stale"""
     rows = []
     nodes = engine.graph()
     own = {paper: [node for node in nodes.values() if node.paper == paper] for paper in args.papers or paths.papers()}
@@ -113,10 +111,18 @@ def status(args: argparse.Namespace) -> int:
         own["(all)"] = last  # the scoreboard and the site
     for paper, mine in own.items():
         told = "" if paper == "(all)" else "; ".join(f"{scale}: {_marks(paper, scale) or 'not run'}" for scale in params.shared("scales"))
-        rows.append({"paper": paper, "stages": len(mine), "stale": ", ".join(node.name for node in mine if not _fresh(node)) or "none", "claims": told})
+        stale = ", ".join(node.name for node in mine if not _fresh(node)) or "none"
+        rows.append({"paper": paper, "stages": len(mine), "stale": stale, "claims": told, "last run here": _last_run(paper)})
     stale = [row for row in rows if row["stale"] != "none"]
     _tell(args, stale if args.quiet and not args.json else rows, quiet="paper")
     return 1 if stale else 0
+
+
+def _last_run(paper: str) -> str:
+    """When a stage of `paper` last did anything in this checkout, by its log; empty where none has."""
+    logs = (paths.ROOT / ".reprise" / "logs").glob(f"{paper}.*@*.log")
+    latest = max((log.stat().st_mtime for log in logs), default=None)
+    return datetime.fromtimestamp(latest).isoformat(" ", "minutes") if latest else ""
 
 
 def _fresh(node: engine.Node) -> bool:
@@ -181,32 +187,28 @@ def report(args: argparse.Namespace) -> int:
 
 
 def time_(args: argparse.Namespace) -> int:
-    """run a paper's stages one after the other and note what each takes, for the site"""
-    paper, scale = args.paper, args.scale
-    gpu = scale in ("gpu", "paper")
-    nodes = {node.address: node for node in engine.graph().values() if node.paper == paper and node.name.partition("@")[2].split("-")[0] == scale}
-    if not nodes:
-        raise ReproError(f"{paper} has no stage at scale {scale!r}: add it to `scales:` in params.yaml")
-    seconds: dict[str, float] = {}
-    for address in graphlib.TopologicalSorter({a: [p for p in n.parents if p in nodes] for a, n in nodes.items()}).static_order():
-        node, before, begun = nodes[address], resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-        done = subprocess.run(node.cmd, shell=True, cwd=paths.ROOT, env={**os.environ, "REPRISE_TRACKING": "off"}, stdout=sys.stderr, check=False)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        if done.returncode:
-            raise ReproError(f"{address} failed: {node.cmd}")
-        known = engine.locked(node)
-        if known and known[1] != engine.outputs(node):
-            print(f"warning: the outputs of {address} are not those of dvc.lock", file=sys.stderr)
-        name = node.name.partition("@")[0]
-        used = time.monotonic() - begun if gpu else after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
-        seconds[name] = round(seconds.get(name, 0) + used, 1)
-    record = paths.PIPELINES / paper / "times.yaml"
-    kept = params.parse(record) if record.exists() else {}
-    kept[scale] = {"machine": _machine(gpu), "kind": "wall" if gpu else "CPU", "seconds": seconds}
-    with record.open("w") as file:
-        file.write(f"# Measured once by `reprise time {paper} --scale <scale>`; part of no result.\n")
-        YAML().dump(kept, file)
-    _tell(args, [{"stage": stage, "seconds": spent} for stage, spent in seconds.items()], quiet="seconds")
+    """note for the site what each stage took when `reprise run` or `reprise verify` last ran it here"""
+    gpu = args.scale in ("gpu", "paper")
+    rows = []
+    for paper in args.papers or paths.papers():
+        seconds: dict[str, float] = {}
+        for node in engine.graph().values():
+            if node.paper != paper or node.name.partition("@")[2].split("-")[0] != args.scale:
+                continue
+            if not engine.spent(node).exists():
+                raise ReproError(f"{node.address} has not been timed in this checkout: reprise verify {paper}")
+            stage, record = node.name.partition("@")[0], json.loads(engine.spent(node).read_text())
+            seconds[stage] = round(seconds.get(stage, 0) + record["wall" if gpu else "CPU"], 1)
+        if not seconds:
+            raise ReproError(f"{paper} has no stage at scale {args.scale!r}: add it to `scales:` in params.yaml")
+        path = paths.PIPELINES / paper / "times.yaml"
+        kept = params.parse(path) if path.exists() else {}
+        kept[args.scale] = {"machine": _machine(gpu), "kind": "wall" if gpu else "CPU", "seconds": seconds}
+        with path.open("w") as file:
+            file.write(f"# Measured once, noted by `reprise time {paper} --scale {args.scale}`; part of no result.\n")
+            YAML().dump(kept, file)
+        rows += [{"paper": paper, "stage": stage, "seconds": taken} for stage, taken in seconds.items()]
+    _tell(args, rows, quiet="seconds")
     return 0
 
 
@@ -335,7 +337,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
     "run": (run, "reprise run                                everything\n  reprise run smalltowers --cores 1          one paper, one core\n  reprise run --profile profiles/slurm       on a cluster (docs/engines.md)"),
     "status": (status, "reprise status\n  reprise status -q || reprise run"),
     "report": (report, "reprise report smalltowers"),
-    "time": (time_, "reprise time smalltowers --scale small      writes pipelines/smalltowers/times.yaml"),
+    "time": (time_, "reprise time smalltowers                    writes pipelines/smalltowers/times.yaml"),
     "verify": (verify, "reprise verify smalltowers\n  reprise verify --against ../another/checkout"),
     "why-different": (why_different, "reprise why-different"),
     "check": (check, "reprise check"),
@@ -356,9 +358,8 @@ def parser() -> Parser:
         one.set_defaults(call=function)
         one.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="everything, as JSON")
         one.add_argument("-q", "--quiet", action="store_true", default=argparse.SUPPRESS, help="only what a script needs")
-    for name in ("show", "time"):
-        made[name].add_argument("paper", type=PAPER, help="a folder of pipelines/; `reprise list` names them")
-    for name in ("run", "status", "report", "verify", "check"):
+    made["show"].add_argument("paper", type=PAPER, help="a folder of pipelines/; `reprise list` names them")
+    for name in ("run", "status", "report", "verify", "time", "check"):
         made[name].add_argument("papers", type=PAPER, nargs="*", help="default: all")
     for name in ("show", "report", "time"):
         made[name].add_argument("--scale", type=SCALE, default="small", help="default: small")
@@ -374,6 +375,7 @@ def parser() -> Parser:
 
 def main() -> int:
     """Parse and dispatch."""
+    engine.own_python_first()
     whole = parser()
     args = whole.parse_args()
     if not args.command:

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -233,8 +234,10 @@ def execute(address: str, root: Path = ROOT) -> str:
             return "fresh"
         if all(out not in node.uncached and check_out(known[1][out], root / out, root) for out in missing):
             return "checked out"
+    before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     with _gpu_slots(int(node.meta.get("gpu", 0)), root) as env:
         failed = subprocess.run(["bash", "--noprofile", "--norc", "-c", f"exec {node.cmd}"], cwd=root, env=env, check=False).returncode
+    wall, after = time.monotonic() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
     if failed:
         raise ReproError(f"{address} failed with exit code {failed}; its command: {node.cmd}")
     made = outputs(node, root)
@@ -244,7 +247,13 @@ def execute(address: str, root: Path = ROOT) -> str:
     if inputs(node, root) != state:
         raise ReproError(f"{address}: a dependency changed while it ran, so the result is not recorded; run again")
     _write(receipt, {"inputs": state, "outputs": made})
+    _write(spent(node, root), {"CPU": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, "wall": wall})
     return "ran"
+
+
+def spent(node: Node, root: Path = ROOT) -> Path:
+    """Where `execute` notes the CPU and wall seconds of a stage's last run here."""
+    return paths.private(root, "times") / f"{node.id}.json"
 
 
 def _object(md5: str, root: Path) -> Path:
@@ -462,7 +471,13 @@ def _failures(root: Path) -> list[str]:
     return sorted(set(path.read_text().split())) if path.exists() else []
 
 
+def own_python_first() -> None:
+    """Let `python` in a stage's command be this very interpreter, whether or not its environment is activated."""
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+
+
 def main() -> int:
+    own_python_first()
     parser = argparse.ArgumentParser(prog="python -m reprise.engine", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     job = commands.add_parser("execute", help="bring one stage up to date (what a Snakemake job runs)")

@@ -62,6 +62,7 @@ def verify(papers: list[str], against: Path | None = None, keep: bool = False) -
                 compared += 1
                 if found != expected.get(out):
                     deviations.append(Deviation(node.address, out, expected.get(out, "not in dvc.lock"), found or "missing", _by_how_much(clone, out)))
+        shutil.copytree(paths.private(clone, "times"), paths.private(paths.ROOT, "times"), dirs_exist_ok=True)  # for `reprise time`
         if done.returncode and not deviations:
             raise ReproError(f"rebuilding failed (exit code {done.returncode}); see the log above")
         return compared, deviations
