@@ -1,5 +1,6 @@
 """Stage functions end to end, with parameters still smaller than `small`, and what training must be able to learn."""
 
+import importlib.util
 import json
 
 import numpy as np
@@ -12,12 +13,13 @@ from reprise import training
 from reprise.errors import ReproError
 from reprise.kits.offpolicy.networks import OptimisticAdam
 from reprise.papers.dice.environments import setting
-from reprise.papers.dice.evaluate import last_sixth, rmse_table
+from reprise.papers.dice.evaluate import last_sixth, orderings, rmse_table
 from reprise.papers.dice.train import Member
-from reprise.stage import run
+from reprise.stage import Stage, run
 
 LOGGED = {
     "gridwalk": {"size": 4, "trajectories": 5, "steps": 20, "seeds": 2},
+    "gridwalk_momentum": {"size": 4, "trajectories": 5, "steps": 20, "seeds": 2},
     "gridwalk_adam": {"size": 4, "trajectories": 5, "steps": 20, "seeds": 2},
     "fourrooms": {"trajectories": 5, "steps": 20, "seeds": 2},
     "taxi": {"trajectories": 3, "steps": 20, "seeds": 2},
@@ -53,12 +55,43 @@ def test_every_stage_from_data_to_page(prepared):
     errors = pd.read_parquet(prepared / "data/dice/small/results/errors.parquet")
     assert set(errors.variant) == set(LOGGED) and errors.seed.nunique() == 2
     page = (prepared / "reports/dice/small/index.md").read_text()
-    assert "unbiased, at most" in page and "figures/errors.svg" in page
+    assert "unbiased, at most" in page and all(f"figures/{name}.svg" in page for name in ("finite", "convergence", "optimisers", "errors"))
+
+
+@pytest.mark.parametrize("scale", ["gpu", "paper"])
+def test_larger_scales_run_dry(scale, tmp_path, monkeypatch):
+    """Every stage under their own declarations, on the CPU, with the sizes of the data and the number of steps cut down."""
+    monkeypatch.setattr(Stage, "device", "cpu")
+    own = {"environment": "reacher"} if importlib.util.find_spec("mujoco") is None else {}
+    run("dice", "preprocess", scale, root=tmp_path, params={"environments": LOGGED | {"taxi": LOGGED["taxi"] | {"size": 2}, "reacher": LOGGED["reacher"] | own}})
+    run("dice", "exact", scale, root=tmp_path, params={"random": 1, "states": 5, "grid": 3})
+    run("dice", "finite", scale, root=tmp_path, params={"sizes": [3, 6], "datasets": 2, "sweeps": 10})
+    for variant in LOGGED:
+        run("dice", "train", scale, variant, root=tmp_path, params={"hidden": [4], "steps": 2, "every": 1, "batch": 8})
+    run("dice", "evaluate", scale, root=tmp_path)
+    run("dice", "report", scale, root=tmp_path)
+    assert (tmp_path / f"reports/dice/{scale}/index.md").exists()
+
+
+def test_orderings_by_hand():
+    """Errors of .1 (best), .2 (named), .5 (behaviour), -.6 and .8 (unregularised, each by its own read-out)."""
+    off = {"best_r0": 0.1, "best_r1": -0.1, "dual_dice": 0.2, "gen_dice": 0.2, "gradient_dice": 0.2, "behaviour": 0.5, "mql": -0.6, "mwl": 0.8}
+    rows = [
+        {"label": label, "seed": seed, "readout": readout, "error": error if (readout == "primal") == (label == "mql") else 9.0, "rho": 1.0}
+        for label, error in off.items()
+        for seed in (0, 1)
+        for readout in ("primal", "dual", "lagrangian", "moment")
+    ]
+    errors = pd.DataFrame(rows)
+    found = orderings("v", errors.assign(estimate=errors.error + 1))
+    assert found["v.best.error"] == pytest.approx(0.1) and found["v.best.over_behaviour"] == pytest.approx(0.2)
+    assert found["v.best.over_named"] == pytest.approx(0.5) and found["v.unregularised.over_best"] == pytest.approx(6)
+    assert orderings("v", errors[errors.label != "best_r0"]) == {}
 
 
 def test_truths_are_exact_where_a_table_exists(prepared):
     table = pd.read_parquet(prepared / "data/dice/small/prepared/environments.parquet").set_index("name")
-    assert (table.loc[["gridwalk", "gridwalk_adam", "fourrooms", "taxi"]].target_se == 0).all() and (table.loc[["cartpole", "reacher"]].target_se > 0).all()
+    assert (table.loc[["gridwalk", "fourrooms", "taxi"]].target_se == 0).all() and (table.loc[["cartpole", "reacher"]].target_se > 0).all()
 
 
 def test_a_killed_training_resumes_to_the_same_bits(prepared, monkeypatch):
@@ -121,19 +154,18 @@ def test_settings_are_complete(name):
 
 
 @pytest.mark.slow
-def test_with_momentum_only_the_regularised_game_learns_gridwalk(tmp_path):
-    """beta1 = .5: without momentum optimism alone would carry the unregularised game too."""
-    logged = {k: v for k, v in LOGGED.items()} | {"gridwalk": {"size": 10, "trajectories": 100, "steps": 100, "seeds": 2}}
-    run("dice", "preprocess", root=tmp_path, params={"environments": logged})
+@pytest.mark.parametrize(("beta1", "optimism", "settles"), [(0.5, 1.0, False), (0.5, 2.0, True)])
+def test_without_regularisation_gridwalk_needs_an_optimiser_that_looks_ahead(tmp_path, beta1, optimism, settles):
+    """Momentum delays a step by beta1 / (1 - beta1), optimism extrapolates it: MWL settles where the sum is ahead, BestDICE
+    anyway."""
+    run("dice", "preprocess", root=tmp_path, params={"environments": LOGGED | {"gridwalk": {"size": 10, "trajectories": 100, "steps": 100, "seeds": 2}}})
     members = [{"estimator": "best_r0"}, {"estimator": "mwl"}]
-    run("dice", "train", variant="gridwalk", root=tmp_path, params={"steps": 1000, "beta1": 0.5, "members": members})
-    history = pd.read_parquet(tmp_path / "data/dice/small/models/gridwalk/history.parquet")
-    tail = history[(history.step > 800) & (history.metric == "dual")].groupby("member").value.mean()
-    assert (tail[[0, 2]] - 0.774070101).abs().max() < 0.04
-    assert (tail[[1, 3]] - 0.774070101).abs().min() > 0.2
-    fqe = pd.read_parquet(tmp_path / "data/dice/small/models/gridwalk/history_fqe.parquet")
-    tail = fqe[(fqe.step > 800) & (fqe.metric == "primal")].groupby("member").value.mean()
-    assert (tail - 0.774070101).abs().max() < 0.06
+    run("dice", "train", variant="gridwalk", root=tmp_path, params={"steps": 1000, "beta1": beta1, "optimism": optimism, "members": members})
+    folder = tmp_path / "data/dice/small/models/gridwalk"
+    off = (last_sixth(pd.read_parquet(folder / "history.parquet")).dual - 0.774070101).abs()
+    assert off[[0, 2]].max() < 0.05
+    assert off[[1, 3]].max() < 0.2 if settles else off[[1, 3]].min() > 0.2
+    assert (last_sixth(pd.read_parquet(folder / "history_fqe.parquet")).primal - 0.774070101).abs().max() < 0.06
 
 
 def test_rewards_are_transformed_then_scaled_then_shifted():
@@ -147,4 +179,4 @@ def test_numbers_of_the_evaluation():
     rmse = rmse_table(estimates)
     assert np.allclose(rmse.rmse, [0.3, 0.15])
     history = pd.DataFrame({"step": [4, 9, 10, 11] * 2, "metric": "dual", "member": [0] * 4 + [1] * 4, "value": [9, 9, 1, 2, 9, 9, 3, 5]})
-    assert last_sixth(history) == {("dual", 0): 1.5, ("dual", 1): 4.0}
+    assert last_sixth(history).dual.tolist() == [1.5, 4.0]

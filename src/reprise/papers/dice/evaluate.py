@@ -70,50 +70,35 @@ def finite_data(estimates: pd.DataFrame, rmse: list[dict]) -> dict[str, float]:
 
 
 def of_environment(stage: Stage, variant: str) -> pd.DataFrame:
-    """variant, seed, label, estimator, readout, estimate, rho, error: read-outs averaged over the last sixth, and baselines."""
+    """variant, label, estimator, readout, seed, estimate, rho, error: read-outs averaged over the last sixth, and baselines."""
     row, data = load(stage, variant)
     problem, gamma, seeds = setting(row["environment"], row["size"]), row["gamma"], row["seeds"]
-    folder = stage.path("models", variant)
-    members = [Member(**m) for m in pd.read_parquet(folder / "members.parquet").to_dict("records")]
+    folder, found = stage.path("models", variant), []
 
-    def rho(member: Member) -> float:
+    def add(label: str, estimator: str, readout: str, estimate_K: np.ndarray, rho: float = row["target"]) -> None:
+        columns = {"variant": variant, "label": label, "estimator": estimator, "readout": readout, "seed": np.arange(seeds)}
+        found.append(pd.DataFrame(columns | {"estimate": estimate_K, "rho": rho, "error": estimate_K - rho}))
+
+    members = [Member(**m) for m in pd.read_parquet(folder / "members.parquet").to_dict("records")]
+    tail_E = last_sixth(pd.read_parquet(folder / "history.parquet"))
+    for i, member in enumerate(members):
         if problem.finite:
             changed = tables.Table(problem.env.P_SAS, member.reward(problem.env.R_SAS), problem.env.mu0_S)
-            return float(tables.value(changed, problem.target, gamma))
-        return float(member.reward(np.array(row["target"])))
-
-    def rows(label: str, estimator: str, readout: str, estimate_K, truth: float) -> list[dict]:
-        return [
-            {
-                "variant": variant,
-                "seed": k,
-                "label": label,
-                "estimator": estimator,
-                "readout": readout,
-                "estimate": float(e),
-                "rho": truth,
-                "error": float(e - truth),
-            }
-            for k, e in enumerate(estimate_K)
-        ]
-
-    found = []
-    for (metric, e), value in last_sixth(pd.read_parquet(folder / "history.parquet")).items():
-        member = members[e % len(members)]
-        row_of = rows(member.name, member.estimator, metric, [value], rho(member))[0]
-        found.append(row_of | {"seed": e // len(members)})
-    fqe = last_sixth(pd.read_parquet(folder / "history_fqe.parquet"))
-    found += rows("fqe", "fqe", "primal", [fqe[("primal", k)] for k in range(seeds)], row["target"])
+            rho = float(tables.value(changed, problem.target, gamma))
+        else:
+            rho = float(member.reward(np.array(row["target"])))
+        for readout in tail_E:
+            add(member.name, member.estimator, readout, tail_E[readout].to_numpy()[i :: len(members)], rho)
+    add("fqe", "fqe", "primal", last_sixth(pd.read_parquet(folder / "history_fqe.parquet")).primal.to_numpy())
     ratio_NT = probabilities(problem.target, data.s, data.a) / probabilities(problem.behaviour, data.s, data.a)
     r_KNT, ratio_KNT = (x.reshape(seeds, -1, x.shape[-1]) for x in (data.r, ratio_NT))
     for weighting in ("none", "step", "weighted_step", "weighted_trajectory"):
         label = "behaviour" if weighting == "none" else f"is_{weighting}"
-        found += rows(label, label, "dual", estimators.importance_sampling(r_KNT, ratio_KNT, gamma, weighting), row["target"])
+        add(label, label, "dual", estimators.importance_sampling(r_KNT, ratio_KNT, gamma, weighting))
     if problem.finite:
         n = len(data.r) // seeds
-        plug_in_K = [plug_in(problem, data[k * n : (k + 1) * n], gamma) for k in range(seeds)]
-        found += rows("plug_in", "plug_in", "primal", plug_in_K, row["target"])
-    return pd.DataFrame(found)
+        add("plug_in", "plug_in", "primal", np.array([plug_in(problem, data[k * n : (k + 1) * n], gamma) for k in range(seeds)]))
+    return pd.concat(found, ignore_index=True)
 
 
 def plug_in(problem: Setting, data: simulate.Trajectories, gamma: float) -> float:
@@ -123,18 +108,18 @@ def plug_in(problem: Setting, data: simulate.Trajectories, gamma: float) -> floa
     return float(estimators.plug_in(model, policies.restrict(problem.target, count_1SAS.sum(-1)), gamma)[0])
 
 
-def last_sixth(history: pd.DataFrame) -> dict[tuple[str, int], float]:
-    """{(metric, member): mean over the last sixth of the steps}."""
+def last_sixth(history: pd.DataFrame) -> pd.DataFrame:
+    """The mean of each metric over the last sixth of the steps: a row for each of E members, a column for each metric."""
     tail = history[history.step >= history.step.max() * 5 / 6]
-    return tail.groupby(["metric", "member"], sort=True).value.mean().to_dict()
+    return tail.pivot_table(index="member", columns="metric", values="value", aggfunc="mean")
 
 
 def orderings(variant: str, errors: pd.DataFrame) -> dict[str, float]:
     """The paper's best configurations against the others and against theory; empty where a stack lacks one of them."""
-    size = errors.assign(size=errors.error.abs()).groupby(["label", "readout"])["size"].mean()
-    estimate = errors.pivot(index=["label", "seed"], columns="readout", values="estimate")
     if not {*NAMED, *BEST} <= set(errors.label):
         return {}
+    size = errors.assign(size=errors.error.abs()).groupby(["label", "readout"])["size"].mean()
+    estimate = errors.pivot(index=["label", "seed"], columns="readout", values="estimate")
     best = {readout: np.mean([size[name, readout] for name in BEST]) for readout in ("dual", "primal", "lagrangian")}
     metrics = {
         f"{variant}.rho": errors[errors.label == "behaviour"].rho.iloc[0],

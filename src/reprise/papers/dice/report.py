@@ -1,9 +1,9 @@
-"""The page: the bias table with measured numbers, errors against data size, convergence, errors per environment."""
+"""The page: the bias table with measured numbers, errors against data size, convergence, optimisers, errors per environment."""
 
 import numpy as np
 import pandas as pd
 
-from reprise.papers.dice.evaluate import rmse_table
+from reprise.papers.dice.evaluate import BEST, UNREGULARISED, rmse_table
 from reprise.report import Page
 from reprise.stage import Stage
 
@@ -21,6 +21,7 @@ def report(stage: Stage) -> None:
     finite(page, pd.read_parquet(stage.path("finite") / "estimates.parquet"))
     errors = pd.read_parquet(stage.path("results") / "errors.parquet")
     convergence(page, stage, errors)
+    optimisers(page, stage, errors)
     environments(page, errors)
     rewards(page, errors)
     page.write()
@@ -48,7 +49,7 @@ def bias(page: Page, rows: pd.DataFrame) -> None:
 
 
 def finite(page: Page, estimates: pd.DataFrame) -> None:
-    """RMSE against the number of trajectories."""
+    """RMSE against the number of trajectories: curves of those that differ, a table of all with the slope of log RMSE in log N."""
     shown = ["plug_in", "fqe", "primal_r1_selfnorm", "is_weighted_step", "is_step", "is_weighted_trajectory", "behaviour"]
     table = rmse_table(estimates)
     caption = (
@@ -66,6 +67,10 @@ def finite(page: Page, estimates: pd.DataFrame) -> None:
             ax.set_xlabel("trajectories")
             ax.set_ylabel("RMSE of rho")
         axes[0].legend(fontsize=6)
+    wide = table.pivot(index=["problem", "estimator"], columns="n", values="rmse")
+    slope = [np.polyfit(np.log(list(wide)), np.log(row), 1)[0] for row in wide.to_numpy()]
+    text = wide.map("{:.3g}".format).rename(columns="N = {}".format).assign(slope=[f"{s:.2f}" for s in slope])
+    page.table(text.reset_index(), caption=f"RMSE over {estimates.dataset.nunique()} data sets of N trajectories, and its slope in log N")
 
 
 def convergence(page: Page, stage: Stage, errors: pd.DataFrame) -> None:
@@ -74,7 +79,7 @@ def convergence(page: Page, stage: Stage, errors: pd.DataFrame) -> None:
     history = pd.read_parquet(stage.path("models", variant) / "history.parquet")
     members = pd.read_parquet(stage.path("models", variant) / "members.parquet")
     history = history.assign(label=members.label.to_numpy()[history.member % len(members)])
-    rho = errors[(errors.variant == variant) & (errors.label == "plug_in" if "plug_in" in set(errors.label) else "behaviour")].rho.iloc[0]
+    rho = truth(errors, variant)
     caption = f"{variant}: the read-outs of each estimator by step, mean over seeds (rho dotted). The dual read-out of regularised games settles on rho; the primal one of dual-regularised games settles where theory says, below by the ratio's second moment."
     shown = [name for name in ("dual_dice", "gen_dice", "gradient_dice", "mwl", "best_r0", "best_r1") if name in set(members.label)]
     with page.figure(
@@ -90,6 +95,37 @@ def convergence(page: Page, stage: Stage, errors: pd.DataFrame) -> None:
             ax.set_xlabel("step")
             ax.set_ylabel("estimate of rho")
         axes.flat[0].legend(fontsize=7)
+
+
+def optimisers(page: Page, stage: Stage, errors: pd.DataFrame) -> None:
+    """Estimates by step with and without regularisation, a panel for each variant whose stack holds both."""
+    variants = [v for v, rows in errors.groupby("variant", sort=False) if {*UNREGULARISED, *BEST} <= set(rows.label)]
+    if not variants:
+        return
+    caption = (
+        "The same data under different optimisers: estimate (MQL: primal read-out, else dual) by step, a line a seed, rho dotted. "
+        "Whether the unregularised games settle depends on the optimiser, the regularised ones settle under each."
+    )
+    with page.figure("optimisers", caption, width=8, ncols=len(variants), squeeze=False, sharey=True) as (_, axes):
+        for ax, variant in zip(axes.flat, variants):
+            folder = stage.path("models", variant)
+            members, history = pd.read_parquet(folder / "members.parquet"), pd.read_parquet(folder / "history.parquet")
+            for name, style in zip((*UNREGULARISED, *BEST), page.styles):
+                i = int(members.index[members.label == name][0])
+                own = history[(history.metric == UNREGULARISED.get(name, "dual")) & (history.member % len(members) == i)]
+                for k, (_, line) in enumerate(own.groupby("member")):
+                    ax.plot(line.step, line.value, label=TITLES[name] if k == 0 else None, **style | {"marker": ""}, linewidth=0.8)
+            ax.axhline(truth(errors, variant), color="black", linestyle=":", linewidth=0.8)
+            ax.set_yscale("symlog", linthresh=1)
+            ax.set_title(variant)
+            ax.set_xlabel("step")
+        axes[0, 0].set_ylabel("estimate of rho")
+        axes[0, 0].legend(fontsize=6)
+
+
+def truth(errors: pd.DataFrame, variant: str) -> float:
+    """rho of the untransformed reward."""
+    return errors[(errors.variant == variant) & (errors.label == "behaviour")].rho.iloc[0]
 
 
 def environments(page: Page, errors: pd.DataFrame) -> None:
