@@ -45,10 +45,18 @@ class Pairs:
         """Weights of a minibatch of about `batch` transitions: Poisson counts of each pair, w_KR."""
         return torch.poisson(batch * self.w_KR.cpu(), generator=generator).to(self.w_KR) / batch
 
+    def at(self, q: Weights, batch: torch.Tensor | None = None) -> torch.Tensor:
+        """Outputs at (s, a), [E, R]."""
+        return forward(q, self.x_IR)[:, 0]
+
+    def after(self, q: Weights, batch: torch.Tensor | None = None) -> torch.Tensor:
+        """E_{s', pi}[Q], [E, R]."""
+        return self.values(q)[2]
+
     def values(self, q: Weights, batch: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(E_{s0, pi}[Q] [E], Q(s, a) [E, R], E_{s', pi}[Q] [E, R])."""
+        """(E_{s0, pi}[Q] [E], Q(s, a) [E, R], E_{s', pi}[Q] [E, R]), from one pass."""
         K, S, A = self.policy_KSA.shape
-        q_ER = forward(q, self.x_IR)[:, 0]
+        q_ER = self.at(q)
         V_KMS = (q_ER.view(K, -1, S, A) * self.policy_KSA[:, None]).sum(-1)
         next_KMR = torch.bmm(V_KMS, self.P_KRS.transpose(1, 2))
         return (V_KMS * self.start_KS[:, None]).sum(-1).flatten(), q_ER, next_KMR.flatten(0, 1)
@@ -56,8 +64,7 @@ class Pairs:
     def terms(self, q: Weights, zeta: Weights, switches: Stacked, batch: torch.Tensor | None = None) -> Terms:
         """Terms under the weights of the whole data, or of a minibatch."""
         start_E, q_ER, next_ER = self.values(q)
-        zeta_ER = ratio(forward(zeta, self.x_IR)[:, 0], switches)
-        return Terms(start_E, q_ER, next_ER, zeta_ER, *self.rewards(len(q_ER), batch))
+        return Terms(start_E, q_ER, next_ER, ratio(self.at(zeta), switches), *self.rewards(len(q_ER), batch))
 
     def rewards(self, members: int, batch: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """(r_ER, w_ER) for the first E / K members of each seed."""
@@ -85,17 +92,22 @@ class Rows:
         """Indices of a minibatch of transitions, the same in each data set, [B]."""
         return torch.randint(self.x_KIn.shape[-1], (batch,), generator=generator).to(self.x_KIn.device)
 
+    def at(self, q: Weights, batch: torch.Tensor | None = None) -> torch.Tensor:
+        """Outputs at (s, a), [E, B]."""
+        return forward(q, self._members(_pick(self.x_KIn, batch), q))[:, 0]
+
+    def after(self, q: Weights, batch: torch.Tensor | None = None) -> torch.Tensor:
+        """E_{s', pi}[Q], [E, B]."""
+        return self._expected(q, _pick(self.next_KCIn, batch), _pick(self.next_weight_KCn, batch))
+
     def values(self, q: Weights, batch: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(E_{s0, pi}[Q] [E], Q(s, a) [E, B], E_{s', pi}[Q] [E, B])."""
-        start_E = self._expected(q, self.start_KCIN, self.start_weight_KCN).mean(-1)
-        next_EB = self._expected(q, _pick(self.next_KCIn, batch), _pick(self.next_weight_KCn, batch))
-        return start_E, forward(q, self._members(_pick(self.x_KIn, batch), q))[:, 0], next_EB
+        return self._expected(q, self.start_KCIN, self.start_weight_KCN).mean(-1), self.at(q, batch), self.after(q, batch)
 
     def terms(self, q: Weights, zeta: Weights, switches: Stacked, batch: torch.Tensor | None = None) -> Terms:
         """Terms of the whole data, or of a minibatch."""
         start_E, q_EB, next_EB = self.values(q, batch)
-        zeta_EB = ratio(forward(zeta, self._members(_pick(self.x_KIn, batch), zeta))[:, 0], switches)
-        return Terms(start_E, q_EB, next_EB, zeta_EB, *self.rewards(len(q_EB), batch))
+        return Terms(start_E, q_EB, next_EB, ratio(self.at(zeta, batch), switches), *self.rewards(len(q_EB), batch))
 
     def rewards(self, members: int, batch: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """(r_EB, w_EB) for the first E / K members of each seed."""

@@ -131,9 +131,8 @@ def fitted_q(params: Train, stage: Stage, data: Pairs | Rows, seeds: int, gamma:
         batch = None if params.batch is None else data.sample(params.batch, generator)
         r_ER, w_ER = data.rewards(seeds, batch)
         with torch.no_grad():
-            _, _, next_ER = data.values(target, batch)
-        _, q_ER, _ = data.values(q, batch)
-        loss_E = (w_ER * (r_ER + gamma * next_ER - q_ER).square()).sum(-1)
+            target_ER = r_ER + gamma * data.after(target, batch)
+        loss_E = (w_ER * (target_ER - data.at(q, batch)).square()).sum(-1)
         gradients = torch.autograd.grad(loss_E.sum(), list(q.values()))
         if (step + 1) % params.every == 0:
             with torch.no_grad():
