@@ -142,6 +142,37 @@ def test_on_policy_data_have_ratio_one():
     assert np.allclose(saddle(on, ESTIMATORS["dual_dice"]).zeta(on), 1, atol=1e-10)
 
 
+def test_cartpole_s_game_settles_at_the_rate_of_the_discount_squared():
+    """Q and zeta linear in quadratic features, zeta at its optimum, Q by gradient flow: the slow modes have singular values of
+    about 1 - gamma, and a game that is given the reward starts much nearer its end than one that is not."""
+    chosen = setting("cartpole")
+    data = simulate.rollout(chosen.env, chosen.behaviour, 50, 250, np.random.default_rng(0))
+
+    def features(states, weight_NA):
+        x = chosen.env.observe(states)
+        x = np.concatenate([np.ones((len(x), 1)), x, *(x[:, i : i + 1] * x[:, i:] for i in range(4))], -1)
+        return (weight_NA[..., None] * x[:, None]).reshape(len(x), -1)
+
+    s, after = data.s.reshape(-1, 4), data.s_next.reshape(-1, 4)
+    phi, phi_next = features(s, np.eye(2)[data.a.ravel()]), features(after, chosen.target.probabilities(after))
+    phi_start = features(data.start, chosen.target.probabilities(data.start)).mean(0)
+    white = np.linalg.inv(np.linalg.cholesky(phi.T @ phi / len(phi))).T
+    r = white.T @ phi.T @ data.r.ravel() / len(phi)
+
+    def errors(gamma, time):
+        """How far E_D[zeta r] is from its limit after a time, without and with the reward in the game."""
+        U, sigma, V = np.linalg.svd(white.T @ (phi - gamma * phi_next).T @ phi @ white / len(phi))
+        limit = (U.T @ white.T @ phi_start) * (1 - gamma) / sigma
+        return sigma.min(), [abs((V @ r * (V @ first - limit) * np.exp(-(sigma**2) * time)).sum()) for first in (0 * r, r)]
+
+    for gamma in (0.99, 0.95):
+        slowest, (without, with_reward) = errors(gamma, 1 / (1 - gamma) ** 2)
+        assert (1 - gamma) / 3 < slowest < 3 * (1 - gamma)
+        assert without < 0.5 and with_reward < without / 2
+        assert max(errors(gamma, 20 / (1 - gamma) ** 2)[1]) < 0.01
+    assert errors(0.99, 1 / (1 - 0.95) ** 2)[1][0] > 0.8  # what suffices at .95 has hardly begun at .99
+
+
 def test_in_a_bandit_all_dual_estimators_are_weighted_importance_sampling():
     bandit, target, behaviour = tables.bandit([0.2, 0.7]), np.array([[0.1, 0.9]] * 2), np.array([[0.6, 0.4]] * 2)
     data = simulate.rollout(bandit, behaviour, 300, 1, np.random.default_rng(0))
