@@ -26,7 +26,7 @@ from reprise.verify import machine
 RECORD = Path(__file__).with_suffix(".md")
 
 CONFIGURATIONS = ["dual_dice", "gen_dice", "gradient_dice", "mql", "mwl", "primal_r1", "best_r0", "best_r1"]
-SEEDS, STEPS, ROUNDS = 3, 20, 5
+SEEDS, STEPS, ROUNDS = 3, 10, 3
 WIDTHS = (16, 32, 48)  # the last is GridWalk's at the small scale
 DUAL = ("dual_dice", "gen_dice", "gradient_dice", "best_r0", "best_r1")  # read out rho_zeta
 
@@ -202,8 +202,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--record", action="store_true", help=f"write the ratios to {RECORD.name}")
     args = parser.parse_args()
-    rows = [(what, float(f"{value:.2g}"), goal, {True: "met", False: "missed", None: ""}[met]) for what, value, goal, met in sum(map(networks, WIDTHS), []) + closed_forms()]
-    table = markdown_table(pd.DataFrame(rows, columns=["what", "measured", "goal", "verdict"]), 2)
+    rows = [(what, float(f"{value:.3g}"), goal, {True: "met", False: "missed", None: ""}[met]) for what, value, goal, met in sum(map(networks, WIDTHS), []) + closed_forms()]
+    table = markdown_table(pd.DataFrame(rows, columns=["what", "measured", "goal", "verdict"]), 3)
     print(table)
     if args.record:
         made = f"Made by `python benchmarks/dice.py --record` on: {machine()}; torch {torch.__version__}, numpy {np.__version__}."

@@ -104,7 +104,7 @@ def optimisers(page: Page, stage: Stage, errors: pd.DataFrame) -> None:
         return
     caption = (
         "The same data under different optimisers: estimate (MQL: primal read-out, else dual) by step, a line a seed, rho dotted. "
-        "Whether the unregularised games settle depends on the optimiser, the regularised ones settle under each."
+        "Whether the unregularised games settle depends on the optimiser; BestDICE settles under each."
     )
     with page.figure("optimisers", caption, width=8, ncols=len(variants), squeeze=False, sharey=True) as (_, axes):
         for ax, variant in zip(axes.flat, variants):
