@@ -207,7 +207,10 @@ def main() -> None:
     print(table)
     if args.record:
         made = f"Made by `python benchmarks/dice.py --record` on: {machine()}; torch {torch.__version__}, numpy {np.__version__}."
-        about = f"One thread, CPU time, medians of peers in turn. GridWalk on whole data, networks of two hidden layers: what a single member costs is mostly calls, what a member of the stack costs is arithmetic, which grows with the width."
+        about = (
+            "One thread, CPU time, medians of peers in turn. GridWalk on whole data, networks of two hidden layers: what a single member "
+            "costs is mostly calls, what a member of the stack costs is arithmetic, which grows with the width."
+        )
         RECORD.write_text(f"# Stacked training and closed forms of the DICE family\n\n{made} {about}\n\n{table}\n")
 
 

@@ -62,8 +62,9 @@ def test_every_stage_from_data_to_page(prepared):
 def test_larger_scales_run_dry(scale, tmp_path, monkeypatch):
     """Every stage under their own declarations, on the CPU, with the sizes of the data and the number of steps cut down."""
     monkeypatch.setattr(Stage, "device", "cpu")
-    own = {"environment": "reacher"} if importlib.util.find_spec("mujoco") is None else {}
-    run("dice", "preprocess", scale, root=tmp_path, params={"environments": LOGGED | {"taxi": LOGGED["taxi"] | {"size": 2}, "reacher": LOGGED["reacher"] | own}})
+    twin = {"environment": "reacher"} if importlib.util.find_spec("mujoco") is None else {}
+    cut = LOGGED | {"taxi": LOGGED["taxi"] | {"size": 2}, "reacher": LOGGED["reacher"] | twin}
+    run("dice", "preprocess", scale, root=tmp_path, params={"environments": cut})
     run("dice", "exact", scale, root=tmp_path, params={"random": 1, "states": 5, "grid": 3})
     run("dice", "finite", scale, root=tmp_path, params={"sizes": [3, 6], "datasets": 2, "sweeps": 10})
     for variant in LOGGED:
