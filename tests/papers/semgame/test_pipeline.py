@@ -15,16 +15,16 @@ from reprise.papers.semgame import rates
 from reprise.papers.semgame.evaluate import score, slope
 from reprise.stage import run
 
-NEURAL = {"hidden": [6], "adversary": [6], "steps": 12, "batch": 16, "every": 3}
+NEURAL = {"hidden": [6], "adversary": [6], "steps": 12, "longer": dict.fromkeys(("abs", "linear", "sin", "step", "demand", "lake"), 12), "batch": 16, "every": 3}
 TINY = {
     **dict.fromkeys(("direct", "agmm", "deepgmm", "sem", "sem_half"), NEURAL),
     "theory": {"width": 16, "steps": 12, "batch": 16, "every": 3},
     "poly": {"degrees_x": [1, 2], "degrees_z": [1, 2], "ridges": [0.0, 0.1]},
-    "kiv": {"ridges": [0.1, 0.001]},
+    "kiv": {"exponents": [-1, -3], "values": 2, "most": 40},
     "rkhs": {"landmarks": 15, "ridges_u": [0.01], "ridges_f": [0.001]},
     "tsls": {},
 }
-RATES = {"marks": [20, 40], "seeds": 2, "every": 5}
+RATES = {"marks": [20, 40], "seeds": 2, "every": 5, "arms": {"fixed_m128": {"horizons": [20, 40]}}}
 
 
 def train_all(scale: str, root: Path) -> None:
@@ -37,7 +37,7 @@ def test_pipeline(tmp_path, monkeypatch):
     designs = {name: {"seeds": 2, "n": 48, "dev": 40, "test": 40} for name in params.section("semgame", "small")["preprocess"]["designs"]}
     run("semgame", "download", root=tmp_path)
     run("semgame", "preprocess", root=tmp_path, params={"designs": designs, "points": 7})
-    arms = {name: {"width": min(arm["width"], 32)} for name, arm in params.section("semgame", "small")["rates"]["arms"].items()}
+    arms = {name: {"width": min(arm["width"], 32)} | ({"horizons": [20, 40]} if "horizons" in arm else {}) for name, arm in params.section("semgame", "small")["rates"]["arms"].items()}
     run("semgame", "rates", root=tmp_path, params={**RATES, "arms": arms})
     train_all("small", tmp_path)
     run("semgame", "evaluate", root=tmp_path, params={"slope_from": 20})
@@ -51,6 +51,18 @@ def test_pipeline(tmp_path, monkeypatch):
     run("semgame", "report", root=tmp_path)
     page = (tmp_path / "reports/semgame/small/index.md").read_text()
     assert page.count("![") == 3 and "## Claims" in page
+
+
+def test_a_horizon_has_its_own_constant_step(tmp_path):
+    """The run for T = 20 is, at 20, the run alone; and not that for T = 40."""
+    small = params.section("semgame", "small")["rates"]["arms"]
+    both, alone = (
+        load_file(run("semgame", "rates", root=tmp_path / str(len(horizons)), params=RATES | {"arms": dict.fromkeys(small, {"width": 8}) | {"fixed_m128": {"width": 16, "horizons": horizons}}}).target / "functions.safetensors")
+        for horizons in ([20, 40], [20])
+    )
+    assert both["marks.fixed_m128"].tolist() == [20, 40] and both["f.fixed_m128"].shape == (2, 2, 256)
+    np.testing.assert_allclose(both["f.fixed_m128"][0], alone["f.fixed_m128"][0], atol=1e-6)
+    assert np.abs(both["f.fixed_m128"][1] - alone["last.fixed_m128"]).max() > 1e-3
 
 
 @pytest.mark.mirror
@@ -89,7 +101,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(stage_name, tmp_path, monke
     for folder in ("straight", "resumed"):
         root = tmp_path / folder
         if stage_name == "rates":
-            again = lambda: run("semgame", "rates", root=root, params=RATES | {"arms": {"m512": {"width": 16}}})  # noqa: B023, E731
+            again = lambda: run("semgame", "rates", root=root, params=RATES | {"arms": RATES["arms"] | {"m512": {"width": 16}}})  # noqa: B023, E731
             module, call, file = rates, "play", "functions.safetensors"
         else:
             run("semgame", "download", root=root)
@@ -109,6 +121,10 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(stage_name, tmp_path, monke
 def test_bad_input_is_one_clear_line(tmp_path):
     with pytest.raises(ReproError, match="multiple of 2"):
         run("semgame", "rates", root=tmp_path, params={"arms": {"m8": {"width": 7}}})
+    with pytest.raises(ReproError, match="horizon 700 of arm 'fixed_m128' .* none of the marks"):
+        run("semgame", "rates", root=tmp_path, params={"arms": {"fixed_m128": {"horizons": [700]}}})
+    with pytest.raises(ReproError, match="'deep_m16' .* two-layer"):
+        run("semgame", "rates", root=tmp_path, params={"arms": {"deep_m16": {"horizons": [8000]}}})
     with pytest.raises(ReproError, match="data/semgame/small/prepared, which is missing"):
         run("semgame", "train", variant="tsls", root=tmp_path)
     run("semgame", "download", root=tmp_path)

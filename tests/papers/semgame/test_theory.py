@@ -9,7 +9,7 @@ import torch
 from reprise.papers.semgame import circle as exact
 from reprise.papers.semgame.circle import GRID, X_G, Circle
 from reprise.papers.semgame.game import Average, MultiLayer, TwoLayer, moment, play, value
-from reprise.papers.semgame.linear import ols, relu_gradients
+from reprise.papers.semgame.linear import fixed_features, ols, relu_gradients
 
 CIRCLE = Circle(s=0.6, kappa=2.0, noise=0.3)
 WIDTHS, BALLS, D = [8, 32], [20.0, 20.0], 3
@@ -19,9 +19,9 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def two_layer(widths=WIDTHS, balls=BALLS, seeds=2, seed=0, d=D) -> TwoLayer:
+def two_layer(widths=WIDTHS, balls=BALLS, seeds=2, seed=0, d=D, kind=TwoLayer) -> TwoLayer:
     g = generator(seed)
-    return TwoLayer(widths, balls, [[torch.randn(m // 2, d, generator=g) / math.sqrt(d) for m in widths] for _ in range(seeds)])
+    return kind(widths, balls, [[torch.randn(m // 2, d, generator=g) / math.sqrt(d) for m in widths] for _ in range(seeds)])
 
 
 def multi_layer(width=16, depth=2, ball=20.0, seeds=2, seed=0) -> MultiLayer:
@@ -212,17 +212,26 @@ def test_gradients_from_single_samples_are_unbiased():
 # -- width ------------------------------------------------------------------------------------------------------------
 
 
-def test_wide_networks_are_linear():
-    """After a fixed number of steps the network is the closer to its linearisation at the start the wider it is."""
+class Linearised(TwoLayer):
+    """The network's linearisation at its start: the activation pattern stays that of W(0)."""
+
+    def forward(self, x_SDB):
+        gate_SNB = (self.start_SND @ x_SDB > 0).float()
+        return self.b_NA.T @ (gate_SNB * (self.w_SND @ x_SDB)), [x_SDB, gate_SNB]
+
+
+def test_wide_networks_play_as_their_linearisation():
+    """After a fixed number of steps the network and the linear model, each played by itself, are the closer the wider they are."""
     gaps = []
+    x, z, y = unit((4, D, 64), 1), unit((4, D, 64), 2), torch.randn(4, 64, generator=generator(3))
     for width in (16, 128, 1024):
-        f, u = two_layer([width], [50.0], 4, 0), two_layer([width], [50.0], 4, 7)
-        x, z, y = unit((4, D, 64), 1), unit((4, D, 64), 2), torch.randn(4, 64, generator=generator(3))
-        for _ in range(20):
-            play(f, u, x[:, :, None], y, z, torch.ones(1), torch.tensor([0.05]), torch.tensor([0.5]))
-        active = (f.start_SND @ x > 0).float()
-        linear = f.b_NA.T @ (active * (f.w_SND @ x))  # f_0 = 0, so f_0 + <grad f_0, W - W_0> is linear in W
-        gaps.append(((f(x) - linear).norm() / linear.norm()).item())
+        played = []
+        for kind in (TwoLayer, Linearised):
+            f, u = two_layer([width], [50.0], 4, 0, kind=kind), two_layer([width], [50.0], 4, 7, kind=kind)
+            for _ in range(20):
+                play(f, u, x[:, :, None], y, z, torch.ones(1), torch.tensor([0.05]), torch.tensor([0.5]))
+            played.append(f(x))
+        gaps.append(((played[0] - played[1]).norm() / played[1].norm()).item())
     assert gaps[0] > 2 * gaps[1] > 4 * gaps[2]
 
 
@@ -235,18 +244,32 @@ def test_gradient_features_are_the_networks_gradient():
     np.testing.assert_allclose(phi @ shift[0].flatten().numpy(), f(x)[0, 0].numpy(), atol=1e-7)
 
 
-def test_a_linear_game_converges_to_the_quadratic_solution():
-    """Gradient play on the quadratic game of linear players ends at the fixed-feature solution."""
-    rng = np.random.default_rng(0)
-    z = rng.standard_normal((500, 2))
-    v = rng.standard_normal(500)
-    x = np.column_stack([z[:, 0] + 0.5 * z[:, 1] + 0.5 * v, z[:, 1] + rng.standard_normal(500)])
-    y = x @ [1.0, -0.5] + v
-    theta, nu = np.zeros(2), np.zeros(2)
-    for _ in range(4000):
-        f, u = x @ theta, z @ nu
-        theta, nu = theta - 0.05 * (x.T @ u + 0.1 * x.T @ f) / 500, nu + 0.05 * z.T @ (f - y - u) / 500
-    from reprise.papers.semgame.linear import fixed_features
+class Linear:
+    """A linear player theta_SAD, for `play`."""
 
-    np.testing.assert_allclose(theta, fixed_features(x, z, y, alpha=0.1), atol=1e-6)
-    assert np.abs(theta - ols(x, y)).max() > 0.05
+    def __init__(self, d: int):
+        self.theta_SAD = torch.zeros(1, 1, d, dtype=torch.float64)
+
+    def forward(self, x_SDB):
+        return self.theta_SAD @ x_SDB, [x_SDB]
+
+    def move(self, activations, e_SAB, eta_A):
+        self.theta_SAD -= eta_A[:, None] * (e_SAB @ activations[0].transpose(1, 2))
+
+
+@pytest.mark.parametrize("c", [(1.0,), (1.0, -0.5)])
+def test_a_linear_game_converges_to_the_quadratic_solution(c):
+    """Play of linear players ends at the fixed-feature solution, which is not that of regression; one and two points of the moment."""
+    rng = np.random.default_rng(0)
+    z, v = rng.standard_normal((500, 2)), rng.standard_normal(500)
+    first = np.column_stack([z[:, 0] + 0.5 * z[:, 1] + 0.5 * v, z[:, 1] + rng.standard_normal(500)])
+    x_NKD = np.stack([first, rng.standard_normal((500, 2))][: len(c)], 1)
+    moments_ND = np.tensordot(np.array(c), x_NKD, (0, 1))
+    y = moments_ND @ [1.0, -0.5] + v
+    f, u = Linear(2), Linear(2)
+    x_SDKB, y_SB, z_SDB = (torch.tensor(a)[None] for a in (x_NKD.transpose(2, 1, 0), y, z.T))
+    for _ in range(4000):
+        play(f, u, x_SDKB, y_SB, z_SDB, torch.tensor(c, dtype=torch.float64), torch.tensor([0.1]), torch.tensor([0.05]))
+    theta = f.theta_SAD[0, 0].numpy()
+    np.testing.assert_allclose(theta, fixed_features(moments_ND, z, y, alpha=0.1, phi0_NP=first), atol=1e-6)
+    assert np.abs(theta - ols(moments_ND, y)).max() > 0.05

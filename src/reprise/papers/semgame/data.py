@@ -56,14 +56,13 @@ def preprocess(params: Preprocess, stage: Stage) -> None:
 
 
 def standardise(split: dict[str, Sample], c: list[float], x_GD: np.ndarray, g_G: np.ndarray) -> dict[str, np.ndarray]:
-    """Inputs, instruments and outcome to mean 0 and variance 1 on the training part.
+    """Inputs, instruments and outcome to mean 0 and variance 1 on the training part; indicators (0 or 1) stay as they are.
 
     Where the moment is not a plain regression Y is only scaled: a shift of f changes m(f; X) by (sum c) times it.
     """
     train = split["train"]
-    x_mean, x_sd = train.x[:, 0].mean(0), _positive(train.x[:, 0].std(0))
-    z_mean, z_sd = train.z.mean(0), _positive(train.z.std(0))
-    y_mean, y_sd = (train.y.mean() if c == [1.0] else 0.0), _positive(train.y.std())
+    (x_mean, x_sd), (z_mean, z_sd) = _location_and_scale(train.x[:, 0]), _location_and_scale(train.z)
+    y_mean, y_sd = (train.y.mean() if c == [1.0] else 0.0), train.y.std() or 1.0
     arrays = {"x_curve": (x_GD - x_mean) / x_sd, "g_curve": (g_G - y_mean) / y_sd, "y_mean": np.array(y_mean), "y_sd": np.array(y_sd)}
     for part in PARTS:
         s = split[part]
@@ -72,9 +71,10 @@ def standardise(split: dict[str, Sample], c: list[float], x_GD: np.ndarray, g_G:
     return arrays
 
 
-def _positive(sd: np.ndarray) -> np.ndarray:
-    """1 where a column is constant."""
-    return np.where(sd > 0, sd, 1.0)
+def _location_and_scale(x_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each column; 0 and 1 where it holds indicators: a rare one would become huge."""
+    indicator_D = np.isin(x_ND, (0, 1)).all(0)
+    return np.where(indicator_D, 0.0, x_ND.mean(0)), np.where(indicator_D | (x_ND.std(0) == 0), 1.0, x_ND.std(0))
 
 
 def load(stage: Stage) -> dict[str, dict[str, np.ndarray]]:

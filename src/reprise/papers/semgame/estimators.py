@@ -1,10 +1,10 @@
 """The estimators without a game loop: two-stage least squares, its polynomial version, KIV and the minimax in RKHS.
 
 Each maps one data set of a design (arrays without the seed axis) to a function of inputs [T, D] and a note of what was chosen.
-Choices are made by the moments on dev data, max_nu E[r psi'nu] - E[(psi'nu)^2]/2 over a fixed polynomial sieve of the instruments.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ from reprise.papers.semgame.linear import Quadratic, moments, polynomials, sieve
 from reprise.params import Params
 
 SIEVE, LIMIT = 3, 60  # degree of the sieve, and the most test functions it may have
+CHI2_95 = 3.84  # 95 % quantile of chi-squared with one degree of freedom
 Function = Callable[[np.ndarray], np.ndarray]
 
 
@@ -26,10 +27,29 @@ class Estimator(Params):
         raise NotImplementedError
 
 
-def dev_violation(f: Function, d: dict[str, np.ndarray], psi_NQ: np.ndarray) -> float:
-    """The criterion of a choice: how far f violates the moments on dev data."""
-    m_N = sum(c * f(d["x_dev"][:, k]) for k, c in enumerate(d["c"]))
-    return violation(m_N - d["y_dev"], psi_NQ)
+@dataclass(frozen=True)
+class Candidate:
+    """A fit on offer: how rough it is (compared in order), its function and a note."""
+
+    roughness: tuple[float, ...]
+    f: Function
+    note: str
+
+
+def choose(candidates: list[Candidate], d: dict[str, np.ndarray]) -> tuple[Function, str]:
+    """The smoothest candidate that dev data cannot tell from the best; of equally smooth ones the best.
+
+    The criterion is V = max_nu E[r psi'nu] - E[(psi'nu)^2]/2 over a fixed polynomial sieve of the instruments. It hardly sees
+    the directions that make the problem ill-posed, so its least value alone would pick far too little regularisation. Like
+    the points of a likelihood interval for one parameter, candidates with 2 n (V - min V) <= 3.84 sd(r)^2 count as equal.
+    """
+    psi_NQ = sieve(d["z_dev"], SIEVE, LIMIT)
+    residuals = [sum(c * candidate.f(d["x_dev"][:, k]) for k, c in enumerate(d["c"])) - d["y_dev"] for candidate in candidates]
+    value_C = np.array([violation(r_N, psi_NQ) for r_N in residuals])
+    best = int(value_C.argmin())
+    equal = value_C <= value_C[best] + CHI2_95 * np.square(residuals[best]).mean() / 2 / len(psi_NQ)
+    chosen = min(np.flatnonzero(equal), key=lambda i: (candidates[i].roughness, value_C[i]))
+    return candidates[chosen].f, candidates[chosen].note
 
 
 class Tsls(Estimator):
@@ -55,39 +75,35 @@ class Polynomial(Estimator):
     largest: float = Field(gt=0, le=1, description="most features, as a share of the examples")
 
     def fit(self, d: dict[str, np.ndarray], half: np.ndarray) -> tuple[Function, str]:
-        psi_NQ, best = sieve(d["z_dev"], SIEVE, LIMIT), (np.inf, None, "")
-        most = self.largest * len(d["y_train"])
+        candidates, most = [], self.largest * len(d["y_train"])
         for dx in self.degrees_x:
             phi_NP, phi0_NP = moments(lambda x: polynomials(x, dx), d["x_train"], d["c"]), polynomials(d["x_train"][:, 0], dx)
             for dz in self.degrees_z:
-                psi_train_NQ = polynomials(d["z_train"], dz) if dz >= dx else np.empty((0, 0))
-                if dz < dx or (max(phi_NP.shape[1], psi_train_NQ.shape[1]) > most and (dx, dz) != (1, 1)):
+                psi_NQ = polynomials(d["z_train"], dz) if dz >= dx else np.empty((0, 0))
+                if dz < dx or (max(phi_NP.shape[1], psi_NQ.shape[1]) > most and (dx, dz) != (1, 1)):
                     continue
-                scale_Q = np.sqrt(np.square(psi_train_NQ).mean(0))
-                game = Quadratic(phi_NP, phi0_NP, psi_train_NQ / np.where(scale_Q > 0, scale_Q, 1), d["y_train"])
+                scale_Q = np.sqrt(np.square(psi_NQ).mean(0))
+                game = Quadratic(phi_NP, phi0_NP, psi_NQ / np.where(scale_Q > 0, scale_Q, 1), d["y_train"])
                 for ridge, theta_P in zip(self.ridges, game.solutions(0.0, [0.0], self.ridges)):
-                    f = _polynomial(dx, theta_P)
-                    score = dev_violation(f, d, psi_NQ)
-                    if score < best[0]:
-                        best = (score, f, f"degrees {dx}, {dz}, ridge {ridge:g}")
-        return best[1:]
+                    candidates.append(Candidate((dx, -ridge), _span(lambda x, dx=dx: polynomials(x, dx), theta_P), f"degrees {dx}, {dz}, ridge {ridge:g}"))
+        return choose(candidates, d)
 
 
-def _polynomial(degree: int, theta_P: np.ndarray) -> Function:
-    return lambda x_TD: polynomials(x_TD, degree) @ theta_P
+def _span(feature: Function, theta_P: np.ndarray) -> Function:
+    return lambda x_TD: feature(x_TD) @ theta_P
 
 
 class Kiv(Estimator):
     """Kernel instrumental variables: the first half for stage 1, the second for stage 2."""
 
     method: Literal["kiv"] = Field(description="kernel instrumental variables")
-    ridges: list[float] = Field(description="grid of both ridges")
-    choose_on: Literal["dev", "first_half"] = Field(description="data for the second ridge: dev, by the error of E[f(X) | Z]; or the first half, by that of f(X), as the authors' code does")
+    exponents: tuple[float, float] = Field(description="first and last power of ten on the grid of both ridges")
+    values: int = Field(gt=0, description="values on the grid")
+    most: int = Field(gt=1, description="examples of both halves that it takes at most; its time grows as their cube")
 
     def fit(self, d: dict[str, np.ndarray], half: np.ndarray) -> tuple[Function, str]:
-        halves = [tuple(d[f"{key}_train"][rows] for key in "xyz") for rows in np.array_split(half, 2)]
-        dev = tuple(d[f"{key}_dev"] for key in "xyz") if self.choose_on == "dev" else None
-        fitted = kiv.fit(*halves, d["c"], self.ridges, dev)
+        halves = [tuple(d[f"{key}_train"][rows] for key in "xyz") for rows in np.array_split(half[: self.most], 2)]
+        fitted = kiv.fit(*halves, d["c"], np.logspace(*self.exponents, self.values))
         return fitted, f"ridges {fitted.ridge1:g}, {fitted.ridge2:g}"
 
 
@@ -104,14 +120,9 @@ class Rkhs(Estimator):
         rows = half[: self.landmarks]
         feature, instrument = _nystrom(d["x_train"][rows, 0]), _nystrom(d["z_train"][rows])
         game = Quadratic(moments(feature, d["x_train"], d["c"]), feature(d["x_train"][:, 0]), instrument(d["z_train"]), d["y_train"])
-        dev_NP, psi_NQ, best = moments(feature, d["x_dev"], d["c"]), sieve(d["z_dev"], SIEVE, LIMIT), (np.inf, None, "")
         pairs = [(u, f) for u in self.ridges_u for f in self.ridges_f]
-        for (ridge_u, ridge_f), theta_P in zip(pairs, game.solutions(self.alpha, self.ridges_u, self.ridges_f)):
-            score = violation(dev_NP @ theta_P - d["y_dev"], psi_NQ)
-            if score < best[0]:
-                best = (score, theta_P, f"ridges {ridge_u:g}, {ridge_f:g}")
-        theta_P = best[1]
-        return lambda x_TD: feature(x_TD) @ theta_P, best[2]
+        fits = zip(pairs, game.solutions(self.alpha, self.ridges_u, self.ridges_f))
+        return choose([Candidate((-ridge_f, -ridge_u), _span(feature, theta_P), f"ridges {ridge_u:g}, {ridge_f:g}") for (ridge_u, ridge_f), theta_P in fits], d)
 
 
 def _nystrom(landmarks_LD: np.ndarray) -> Function:

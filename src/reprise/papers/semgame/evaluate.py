@@ -61,11 +61,11 @@ def slope(x_T: np.ndarray, y_TS: np.ndarray) -> np.ndarray:
 def circle_results(params: Evaluate, stage: Stage) -> dict[str, float]:
     """Errors of every arm at every horizon, and what the theorems speak of: slopes in T and m, floors, the squared error."""
     t = load_file(stage.path("rates") / "functions.safetensors")
-    circle, marks = Circle(**dict(zip(Circle.model_fields, t["circle"].tolist()))), t["marks"]
+    circle = Circle(**dict(zip(Circle.model_fields, t["circle"].tolist())))
     width = {key.removeprefix("setting."): value[0] for key, value in t.items() if key.startswith("setting.")}
     rows, functions, metrics, last = [], [], {}, {}
     for arm in sorted(width, key=lambda arm: (width[arm], arm)):
-        alpha = t[f"setting.{arm}"][1]
+        alpha, marks = t[f"setting.{arm}"][1], t[f"marks.{arm}"]
         error_TS, squared_TS = primal_error(circle, alpha, t[f"f.{arm}"]), squared_error(t[f"f.{arm}"])
         seeds = range(error_TS.shape[1])
         rows += [{"arm": arm, "width": width[arm], "alpha": alpha, "T": int(T), "seed": s, "error": error_TS[i, s], "squared_error": squared_TS[i, s]} for i, T in enumerate(marks) for s in seeds]

@@ -56,6 +56,8 @@ class TwoLayer:
         self.member_NA = torch.block_diag(*[torch.ones(m, 1) for m in widths]).to(device)
         signs_N = torch.cat([torch.ones(m).index_fill_(0, torch.arange(m // 2, m), -1) for m in widths]).to(device)
         self.b_NA = signs_N[:, None] * self.member_NA / exact_sqrt(torch.tensor(widths, dtype=torch.float32, device=device))
+        self.member_PA = self.member_NA.repeat_interleave(self.start_SND.shape[-1], 0)  # P = N D parameters
+        self.arm_N, self.b_N1 = self.member_NA.argmax(1), self.b_NA.sum(1, keepdim=True)
         self.ball_A = torch.tensor(balls, dtype=torch.float32, device=device)
 
     @property
@@ -75,20 +77,20 @@ class TwoLayer:
     def move(self, activations: list[torch.Tensor], e_SAB: torch.Tensor, eta_A: torch.Tensor) -> None:
         """One projected step, the gradient by hand: df/dW_r = m^-1/2 b_r 1[W_r' x > 0] x."""
         x_SDB, h_SNB = activations
-        back_SNB = (self.b_NA @ (eta_A[:, None] * e_SAB)).mul_(h_SNB > 0)
+        back_SNB = (eta_A[:, None] * e_SAB).index_select(1, self.arm_N).mul_(self.b_N1).mul_(h_SNB.sign())
         self.w_SND.sub_(back_SNB @ x_SDB.transpose(1, 2))
         self.project()
 
     def project(self) -> None:
         """Onto the ball: W(0) + (W - W(0)) min(1, B / ||W - W(0)||_F)."""
         away_SND = self.w_SND - self.start_SND
-        shrink_SA = _shrink((away_SND.square().sum(-1) @ self.member_NA), self.ball_A)
+        shrink_SA = _shrink(away_SND.square().flatten(1) @ self.member_PA, self.ball_A)
         if (shrink_SA < 1).any():
             self.w_SND.copy_(torch.addcmul(self.start_SND, away_SND, (shrink_SA @ self.member_NA.T)[:, :, None]))
 
     def movement(self) -> torch.Tensor:
         """||W - W(0)||_F, [S, A]."""
-        return exact_sqrt((self.w_SND - self.start_SND).square().sum(-1) @ self.member_NA)
+        return exact_sqrt((self.w_SND - self.start_SND).square().flatten(1) @ self.member_PA)
 
 
 class MultiLayer:

@@ -49,36 +49,30 @@ class Fit:
         return gram(x_TD[:, None], np.ones(1), self.x_NKD, self.c_K, self.scale) @ self.beta_N
 
 
-def fit(first: Data, second: Data, c_K: np.ndarray, ridges: list[float], dev: Data | None = None) -> Fit:
+def fit(first: Data, second: Data, c_K: np.ndarray, ridges_L: np.ndarray) -> Fit:
     """Fit on two halves (x_NKD, y_N, z_NE).
 
     l1 minimises the out-of-sample error of stage 1, tr[K_X~X~ - 2 K_X~X Gamma + Gamma' K_XX Gamma], on the second half.
-    l2 minimises the error of the predicted outcome E[f(X) | Z] on `dev`; without dev, as the authors' code does, the error of
-    f(X) itself on the first half, which favours a fit to the endogenous regression.
+    l2 minimises, as in the authors' code, the error of f(X) itself on the first half, which favours the endogenous regression.
     """
     (x_NKD, y_N, z_NE), (x2_MKD, y2_M, z2_ME) = first, second
-    n, m, grid_L = len(y_N), len(y2_M), np.asarray(ridges, float)
+    n, m = len(y_N), len(y2_M)
     scale, scale_z = median_scale(x_NKD[:, 0]), median_scale(z_NE)
     k_NN, k_NM = gram(x_NKD, c_K, x_NKD, c_K, scale), gram(x_NKD, c_K, x2_MKD, c_K, scale)
 
     # Stage 1: Gamma = Q diag(d) B with d = 1 / (s + n l1), B = Q' K_ZZ~; the trace is a quadratic form in d.
     s_N, q_NN = eigh(rbf(z_NE, z_NE, scale_z))
     b_NM = q_NN.T @ rbf(z_NE, z2_ME, scale_z)
-    d_LN = 1 / (s_N + n * grid_L[:, None])
+    d_LN = 1 / (s_N + n * ridges_L[:, None])
     inner_NN = (q_NN.T @ k_NN @ q_NN) * (b_NM @ b_NM.T)
     loss_L = ((d_LN @ inner_NN) * d_LN).sum(1) - 2 * d_LN @ (b_NM * (q_NN.T @ k_NM)).sum(1)
     best1 = int(loss_L.argmin())
-    smooth_NN = q_NN * d_LN[best1]
-    gamma_NM = smooth_NN @ b_NM
+    gamma_NM = (q_NN * d_LN[best1]) @ b_NM
 
     # Stage 2: all of the grid at once.
     t_M, v_MM = eigh(gamma_NM.T @ k_NN @ gamma_NM)
-    beta_LN = (((v_MM.T @ y2_M) / (t_M + m * grid_L[:, None])) @ v_MM.T) @ gamma_NM.T
+    beta_LN = (((v_MM.T @ y2_M) / (t_M + m * ridges_L[:, None])) @ v_MM.T) @ gamma_NM.T
     f_LN = beta_LN @ k_NN
-    if dev is None:
-        error_L = np.square(y_N - f_LN).mean(1)
-    else:
-        _, y_dev_T, z_dev_TE = dev
-        error_L = np.square(y_dev_T - (f_LN @ smooth_NN) @ (q_NN.T @ rbf(z_NE, z_dev_TE, scale_z))).mean(1)
+    error_L = np.square(y_N - f_LN).mean(1)
     best2 = int(error_L.argmin())
-    return Fit(x_NKD, c_K, beta_LN[best2], scale, ridges[best1], ridges[best2])
+    return Fit(x_NKD, c_K, beta_LN[best2], scale, float(ridges_L[best1]), float(ridges_L[best2]))

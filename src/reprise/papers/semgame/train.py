@@ -38,6 +38,7 @@ class Neural(Params):
     alpha: float = Field(ge=0, description="Tikhonov parameter; only the paper's game has one")
     decay: tuple[float, float] = Field(description="weight decay of f and of u")
     steps: int = Field(gt=0, description="simultaneous steps")
+    longer: dict[str, int] = Field({}, description="design -> steps, where they are more")
     batch: int = Field(gt=0, description="examples a step")
     every: int = Field(gt=0, description="steps between the iterates that are averaged, over the second half")
 
@@ -71,7 +72,9 @@ def train(params: Train, stage: Stage) -> None:
     designs = {name: thinned(d, params.share) for name, d in every.items() if params.designs is None or name in params.designs}
     match params.estimator:
         case Neural() as settings:
-            fitted = [neural(settings, stack, stage) for stack in stacks(designs, stage)]
+            steps = {name: settings.longer.get(name, settings.steps) for name in designs}
+            budgets = {n: {name: d for name, d in designs.items() if steps[name] == n} for n in sorted(set(steps.values()))}
+            fitted = [neural(settings, n, stack, stage) for n, alike in budgets.items() for stack in stacks(alike, stage)]
         case Theory() as settings:
             fitted = [theory(settings, stack, stage) for stack in stacks(designs, stage, unit_norm)]
         case estimator:
@@ -93,7 +96,7 @@ def unit_norm(x: np.ndarray) -> np.ndarray:
     return with_constant / np.linalg.norm(with_constant, axis=-1, keepdims=True)
 
 
-def neural(settings: Neural, stack: Stack, stage: Stage) -> tuple[dict[str, Arrays], list[dict]]:
+def neural(settings: Neural, steps: int, stack: Stack, stage: Stage) -> tuple[dict[str, Arrays], list[dict]]:
     """Train all designs, seeds and candidates of a stack at once; f is the average of its function over the second half (3.3)."""
     objective, (d, e), device = OBJECTIVES[settings.method], stack.sizes, stage.device
     designs, seeds, options = len(stack.names), stack.seeds, settings.candidates
@@ -110,13 +113,13 @@ def neural(settings: Neural, stack: Stack, stage: Stage) -> tuple[dict[str, Arra
     query_JSDT, counts = stack.queries()
     query_MDT, z_dev_MEN = expand(query_JSDT), expand(stack.dev()[1])
     average = Average((f.theta_MP.shape[0], query_MDT.shape[-1]), device)
-    marks = range(settings.steps - 1, settings.steps // 2, -settings.every)[::-1]
+    marks = range(steps - 1, steps // 2, -settings.every)[::-1]
     seen_UMN = torch.zeros(len(marks), f.theta_MP.shape[0], z_dev_MEN.shape[-1], device=device)
     state = {"f": play_f.state, "u": play_u.state, "average": average.state, "seen": seen_UMN}
-    for step in (loop := Loop(stage, settings.steps, state, name=stack.names[0])):
+    for step in (loop := Loop(stage, steps, state, name=stack.names[0])):
         x, y, z = stack.batch(step, settings.batch)
         g_f, g_u, value_M = gradients(objective, f, u, expand(x), expand(y), expand(z), stack.c_K, settings.alpha)
-        rate = (1 + math.cos(math.pi * step / settings.steps)) / 2
+        rate = (1 + math.cos(math.pi * step / steps)) / 2
         play_f.step(g_f.add_(f.theta_MP, alpha=2 * settings.decay[0]), step + 1, rate)
         if settings.method != "direct":
             play_u.step(g_u.neg_().add_(u.theta_MP, alpha=2 * settings.decay[1]), step + 1, rate)
