@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from reprise import params, training
 from reprise.errors import ReproError
-from reprise.papers.semgame import rates
+from reprise.papers.semgame import rates, train
 from reprise.papers.semgame.evaluate import score, slope
 from reprise.stage import run
 
@@ -94,8 +94,6 @@ def interrupted(monkeypatch, module, name: str, after: int):
 
 @pytest.mark.parametrize("stage_name", ["rates", "sem", "theory"])
 def test_an_interrupted_run_goes_on_to_the_same_bits(stage_name, tmp_path, monkeypatch):
-    from reprise.papers.semgame import train
-
     monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
     results = []
     for folder in ("straight", "resumed"):
@@ -161,8 +159,6 @@ def test_predictions_carry_every_seed_and_the_choice_is_on_dev(tmp_path):
     assert before["sin.test"].shape == (2, 20, 1) and before["sin.curve"].shape == (2, 5)
     best = chosen.loc[chosen.groupby("seed").score.idxmin()]
     assert best.chosen.all() and chosen.chosen.sum() == 2
-    from safetensors.numpy import save_file
-
     data = load_file(prepared / "sin.safetensors")
     save_file(data | {"y_test": data["y_test"] + 9, "g_test": data["g_test"] - 9, "z_test": 0 * data["z_test"]}, prepared / "sin.safetensors")
     after = load_file(go() / "predictions.safetensors")

@@ -3,8 +3,10 @@
 Each maps one data set of a design (arrays without the seed axis) to a function of inputs [T, D] and a note of what was chosen.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -76,16 +78,15 @@ class Polynomial(Estimator):
 
     def fit(self, d: dict[str, np.ndarray], half: np.ndarray) -> tuple[Function, str]:
         candidates, most = [], self.largest * len(d["y_train"])
+        count = lambda key, degree: math.comb(d[f"{key}_train"].shape[-1] + degree, degree)  # noqa: E731
+        fits = lambda dx, dz: (dx, dz) == (1, 1) or max(count("x", dx), count("z", dz)) <= most  # noqa: E731
         for dx in self.degrees_x:
-            phi_NP, phi0_NP = moments(lambda x: polynomials(x, dx), d["x_train"], d["c"]), polynomials(d["x_train"][:, 0], dx)
-            for dz in self.degrees_z:
-                psi_NQ = polynomials(d["z_train"], dz) if dz >= dx else np.empty((0, 0))
-                if dz < dx or (max(phi_NP.shape[1], psi_NQ.shape[1]) > most and (dx, dz) != (1, 1)):
-                    continue
+            for dz in (dz for dz in self.degrees_z if dz >= dx and fits(dx, dz)):
+                feature, psi_NQ = partial(polynomials, degree=dx), polynomials(d["z_train"], dz)
                 scale_Q = np.sqrt(np.square(psi_NQ).mean(0))
-                game = Quadratic(phi_NP, phi0_NP, psi_NQ / np.where(scale_Q > 0, scale_Q, 1), d["y_train"])
+                game = Quadratic(moments(feature, d["x_train"], d["c"]), feature(d["x_train"][:, 0]), psi_NQ / np.where(scale_Q > 0, scale_Q, 1), d["y_train"])
                 for ridge, theta_P in zip(self.ridges, game.solutions(0.0, [0.0], self.ridges)):
-                    candidates.append(Candidate((dx, -ridge), _span(lambda x, dx=dx: polynomials(x, dx), theta_P), f"degrees {dx}, {dz}, ridge {ridge:g}"))
+                    candidates.append(Candidate((dx, -ridge), _span(feature, theta_P), f"degrees {dx}, {dz}, ridge {ridge:g}"))
         return choose(candidates, d)
 
 

@@ -139,7 +139,10 @@ def design_metrics(scores: pd.DataFrame) -> dict[str, float]:
 
 
 def suite_metrics(scores: pd.DataFrame, suite: list[str]) -> dict[str, float]:
-    """suite.<method>.mse: the mean over the suite's designs, with its standard error over seeds; and the worst design's mean."""
+    """suite.<method>.mse: the mean over the suite's designs, with its standard error over seeds; and the worst design's mean.
+
+    suite.half_minus_all: what the game loses with half of the examples, paired by seed.
+    """
     metrics = {}
     table = scores[scores.design.isin(suite)].pivot_table(index="seed", columns=["method", "design"], values="mse")
     for method in table.columns.unique("method"):
@@ -147,4 +150,6 @@ def suite_metrics(scores: pd.DataFrame, suite: list[str]) -> dict[str, float]:
             continue
         metrics |= mean_se(f"suite.{method}.mse", table[method].mean(axis=1).to_numpy())
         metrics[f"suite.{method}.worst"] = table[method].mean().max()
+    if {"sem", "sem_half"} <= set(table.columns.unique("method")):
+        metrics |= mean_se("suite.half_minus_all", (table["sem_half"] - table["sem"]).mean(axis=1).to_numpy())
     return metrics

@@ -37,7 +37,7 @@ def report(stage: Stage) -> None:
 
 def rates(page: Page, circle: pd.DataFrame) -> None:
     """Primal error by horizon."""
-    with page.figure("rates", caption="Primal error of the averaged function on the circle, exact, mean and standard error over seeds. Wide networks fall faster than the guaranteed T^-1/2; a narrow network and a small ball have a floor.", width=7, height=4) as (_, ax):
+    with page.figure("rates", caption="Primal error of the averaged function on the circle, exact, mean and standard error over seeds. Wide networks fall faster than the guaranteed T^-1/2; a narrow network and a small ball have a floor. fixed_m128 has the theorem's constant step, one run for each of its horizons.", width=7, height=4) as (_, ax):
         for (arm, rows), style in zip(circle[np.isclose(circle.alpha, circle.alpha.mode()[0])].groupby("arm", sort=False), page.styles):
             grouped = rows.groupby("T").error
             ax.errorbar(grouped.mean().index, grouped.mean(), grouped.sem(), label=arm, capsize=2, **style)
