@@ -143,7 +143,7 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help="put dvc.yaml right instead of complaining")
     args = parser.parse_args()
     wrong = []
-    for paper in args.papers or [*paths.papers(), None]:
+    for paper in [*(args.papers or paths.papers()), None]:  # the root one shows every paper
         if args.write:
             write(paper)
         wrong += differences(paper)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 
+from reprise.kits.notation import rearrange, reduce
 from reprise.params import Params
 
 TASKS = 2
@@ -83,14 +84,13 @@ def representation(params: Tensors, x_MBI: torch.Tensor) -> torch.Tensor:
 
 def lenet(params: Tensors, x_MBI: torch.Tensor) -> torch.Tensor:
     """Two valid 5x5 convolutions, each with ReLU and 2x2 max-pooling, one group of channels a member: (M, B, 720)."""
-    m, b, pixels = x_MBI.shape
-    side = round(pixels**0.5)
-    x = x_MBI.transpose(0, 1).reshape(b, m, side, side)
+    m, _, pixels = x_MBI.shape
+    x = rearrange(x_MBI, "m b (h w) -> b m h w", h=round(pixels**0.5))
     for layer in range(2):
         w, bias = params[f"conv.{layer}.w"], params[f"conv.{layer}.b"]
         x = F.relu(F.conv2d(x, w.flatten(0, 1), bias.flatten(), groups=m))
-        x = x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).amax((3, 5))  # max_pool2d's gradient is not deterministic on a GPU
-    return x.unflatten(1, (m, -1)).flatten(2).transpose(0, 1)
+        x = reduce(x, "b c (h dy) (w dx) -> b c h w", "max", dy=2, dx=2)  # max_pool2d's gradient is not deterministic on a GPU
+    return rearrange(x, "b (m c) h w -> m b (c h w)", m=m)
 
 
 def main_towers(params: Tensors, h_MBD: torch.Tensor) -> torch.Tensor:
