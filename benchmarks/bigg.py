@@ -1,14 +1,17 @@
 """Seconds of BiGG, each against a named peer in one run, alternating; one core, CPU time.
 
-    python benchmarks/bigg.py [--largest 9216]
+    python benchmarks/bigg.py [--record]
 
-Training against the recursion that takes one decision at a time; sampling 64 graphs together against one by one;
-forward and backward on square grids against the dense model, with fitted exponents; planning against the step it serves.
+Training against the recursion that takes one decision at a time; sampling 64 graphs together against one by one; forward and
+backward on square grids against the dense model, with fitted exponents; planning against the step it serves.
 """
 
 import argparse
+import platform
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 from reprise import determinism
 
@@ -16,32 +19,37 @@ if __name__ == "__main__":
     determinism.enter("portable", sys.argv)
 
 import numpy as np  # noqa: E402  the environment first
+import pandas as pd  # noqa: E402
 import torch  # noqa: E402
 
 from reprise.kits.graphs.graph import Graph  # noqa: E402
 from reprise.kits.graphs.shapes import grid  # noqa: E402
 from reprise.papers.bigg.dense import GraphRNN, plan_dense, window_of  # noqa: E402
+from reprise.papers.bigg.draws import uniforms  # noqa: E402
 from reprise.papers.bigg.model import BiGG  # noqa: E402
 from reprise.papers.bigg.orders import ordered  # noqa: E402
-from reprise.papers.bigg.plan import Rows, plan_batch, plan_trees  # noqa: E402
+from reprise.papers.bigg.plan import Batch, Rows, plan_batch, plan_trees  # noqa: E402
 from reprise.papers.bigg.recursive import Recursion  # noqa: E402
-from reprise.papers.bigg.draws import uniforms
 from reprise.papers.bigg.sample import sample  # noqa: E402
 from reprise.papers.bigg.scaling import exponent  # noqa: E402
+from reprise.report import markdown_table  # noqa: E402
+from reprise.verify import machine  # noqa: E402
+
+RECORD = Path(__file__).with_suffix(".md")
+SIDES = range(3, 9)
 
 
-def seconds(work) -> float:
+def seconds(work: Callable[[], object]) -> float:
     """CPU seconds of one call."""
     begin = time.process_time()
     work()
     return time.process_time() - begin
 
 
-def versus(ours, theirs, repeats: int = 3) -> tuple[float, float]:
-    """The best of several alternating runs of each."""
-    ours()  # warm
-    pairs = [(seconds(ours), seconds(theirs)) for _ in range(repeats)]
-    return tuple(min(side) for side in zip(*pairs))
+def best(*works: Callable[[], object], repeats: int = 3) -> list[float]:
+    """The best CPU seconds of each, in alternating runs after one to warm up."""
+    works[0]()
+    return [min(times) for times in zip(*[[seconds(work) for work in works] for _ in range(repeats)])]
 
 
 def make(d: int) -> BiGG:
@@ -49,32 +57,32 @@ def make(d: int) -> BiGG:
     return BiGG(1, d, "light", 0, True, torch.Generator().manual_seed(0))
 
 
-def backward(model: torch.nn.Module, batch) -> None:
+def backward(model: torch.nn.Module, batch: Batch) -> None:
     """Forward and backward of a batch, planned before."""
     model.zero_grad(set_to_none=True)
     (model(batch).sum() / batch.nodes).backward()
 
 
-def training(side: int = 14) -> None:
-    """Sixteen 196-node grids, each in a random breadth-first order, vectorised with planning, against one of them by recursion; per graph."""
+def training(d: int, side: int = 14) -> tuple[float, float]:
+    """Sixteen 196-node grids, each in a breadth-first order of its own, planning included, against one of them by recursion.
+
+    -> how many times as fast per graph; planning's share of the step.
+    """
     rows = [Rows.of_graph(ordered(grid(side, side), "bfs", np.random.default_rng(k))) for k in range(16)]
-    trees = [plan_trees(r) for r in rows]
-    for d in (64, 128):
-        model = make(d)
+    trees, model = [plan_trees(r) for r in rows], make(d)
 
-        def recursion():
-            model.zero_grad(set_to_none=True)  # noqa: B023
-            Recursion(model).observe(rows[0]).backward()  # noqa: B023
+    def recursion() -> None:
+        model.zero_grad(set_to_none=True)
+        Recursion(model).observe(rows[0]).backward()
 
-        ours, theirs = versus(lambda: backward(model, plan_batch(trees)), recursion)  # noqa: B023
-        plan = min(seconds(lambda: plan_batch(trees)) for _ in range(5))
-        print(f"d = {d}: {1e3 * ours / 16:.1f} ms vectorised, {1e3 * theirs:.0f} ms by recursion per graph: {16 * theirs / ours:.0f} times as fast; planning is {plan / ours:.1%} of the step")
+    ours, theirs, planning = best(lambda: backward(model, plan_batch(trees)), recursion, lambda: plan_batch(trees))
+    return 16 * theirs / ours, planning / ours
 
 
-def trained(d: int, steps: int, graphs: list[Graph]) -> BiGG:
-    """A model that has seen enough grids for samples of a realistic size."""
+def trained(d: int, steps: int) -> BiGG:
+    """A model that has seen enough grids of 9 to 64 nodes for samples of a realistic size."""
     model, rng = make(d), np.random.default_rng(0)
-    trees = [plan_trees(Rows.of_graph(g)) for g in graphs]
+    trees = [plan_trees(Rows.of_graph(ordered(grid(a, b), "bfs"))) for a in SIDES for b in SIDES]
     optimiser = torch.optim.Adam(model.parameters(), lr=2e-3, fused=True)
     for _ in range(steps):
         backward(model, plan_batch([trees[k] for k in rng.choice(len(trees), 8, replace=False)]))
@@ -83,68 +91,99 @@ def trained(d: int, steps: int, graphs: list[Graph]) -> BiGG:
     return model.requires_grad_(False)
 
 
-def sampling(d: int = 64, together: int = 64, alone: int = 8) -> None:
-    """64 grid-like graphs together against one decision at a time, the first eight of them, with the same uniform numbers; per edge."""
-    model = trained(d, 150, [ordered(grid(a, b), "bfs") for a in range(3, 9) for b in range(3, 9)])
-    sizes = [int(n) for n in np.random.default_rng(1).choice([a * b for a in range(3, 9) for b in range(3, 9)], together)]
+def sampling(model: BiGG, sizes: list[int], alone: int = 8) -> tuple[float, float]:
+    """All sizes together against the first few, one decision at a time, from the same uniform numbers and without autograd.
+
+    -> how many times as fast per edge; milliseconds for each edge together.
+    """
     edges = {}
 
-    def batched():
-        rows = sample(model, [np.arange(n) for n in sizes], uniforms(torch.Generator().manual_seed(0), together)).rows
-        edges["together"] = sum(len(r.edges_E2) for r in rows)
-        edges["the first"] = sum(len(r.edges_E2) for r in rows[:alone])
+    def together() -> None:
+        rows = sample(model, [np.arange(n) for n in sizes], uniforms(torch.Generator().manual_seed(0), len(sizes))).rows
+        edges["all"], edges["first"] = (sum(len(r.edges_E2) for r in part) for part in (rows, rows[:alone]))
 
-    def one_by_one():
-        stream = uniforms(torch.Generator().manual_seed(0), together)
-        with torch.no_grad():
-            found = sum(len(Recursion(model).sample(n, np.arange(n), lambda g=g: stream(np.array([g]))[0])) for g, n in enumerate(sizes[:alone]))
-        assert found == edges["the first"]  # the same graphs
+    @torch.inference_mode()
+    def one_by_one() -> None:
+        streams = uniforms(torch.Generator().manual_seed(0), len(sizes))
+        found = sum(len(Recursion(model).sample(n, np.arange(n), stream.__next__)) for n, stream in zip(sizes[:alone], streams))
+        assert found == edges["first"]  # the same graphs
 
-    ours, theirs = versus(batched, one_by_one, repeats=2)
-    per_edge = 1e3 * ours / edges["together"], 1e3 * theirs / edges["the first"]
-    print(f"d = {d}: {per_edge[0]:.2f} ms per edge together, {per_edge[1]:.2f} ms one by one: {per_edge[1] / per_edge[0]:.0f} times as fast; {1e3 * ours / together:.0f} ms per graph")
+    ours, theirs = best(together, one_by_one, repeats=5)
+    return theirs / edges["first"] / (ours / edges["all"]), 1e3 * ours / edges["all"]
 
 
-def scaling(largest: int, dense_largest: int = 1024, d: int = 32) -> None:
-    """Forward and backward on square grids. Small ones go in batches of about 1024 nodes, as in training: else the overhead
-    of a call would flatter the exponents. The dense model runs over all pairs, and within the bandwidth of the order."""
-    table: dict[str, list[tuple[int, float]]] = {"BiGG": [], "dense": [], "dense, windowed": []}
-    for side in (8, 16, 32, 64, 96):
-        n = side * side
-        if n > largest:
-            break
-        copies, graph = max(1, 1024 // n), ordered(grid(side, side), "bfs")
+def scaling(largest_dense: int, d: int = 32) -> pd.DataFrame:
+    """Seconds of forward and backward on square grids, one row a grid; NaN where the dense model was not run.
+
+    Small grids go in batches of about 1024 nodes, as in training: else the overhead of a call, the same for all sizes, would flatter
+    the exponents. The dense model runs over all pairs of nodes, and over those within the bandwidth of the order.
+    """
+    table = []
+    for side in (8, 16, 32, 45, 64, 96, 100):
+        copies, graph = max(1, 1024 // side**2), ordered(grid(side, side), "bfs")
         trees = [plan_trees(Rows.of_graph(graph))] * copies
         batch, model = plan_batch(trees), make(d)
-        work = {"BiGG": lambda: backward(model, batch)}  # noqa: B023
-        if n <= dense_largest:
-            for name, window in (("dense", n - 1), ("dense, windowed", window_of([graph]))):
-                dense, dense_batch = GraphRNN(1, d, d, window, torch.Generator().manual_seed(0)), plan_dense([graph] * copies, window)
-                work[name] = lambda dense=dense, dense_batch=dense_batch: backward(dense, dense_batch)
-        work["BiGG"]()  # warm
-        runs = [{name: seconds(run) for name, run in work.items()} for _ in range(2)]
-        best = {name: min(run[name] for run in runs) / copies for name in work}
-        for name, value in best.items():
-            table[name].append((graph.n + graph.m, value))
-        planning = min(seconds(lambda: plan_batch(trees)) for _ in range(3)) / copies / best["BiGG"]  # noqa: B023
-        print(f"n = {n}: " + ", ".join(f"{name} {1e3 * value:.1f} ms" for name, value in best.items()) + f"; {1e6 * best['BiGG'] / graph.m:.0f} us per edge, {batch.stages} stages, planning {planning:.1%} of the step", flush=True)
-    print("exponents in n + m: " + ", ".join(f"{name} {exponent(*zip(*points)):.2f}" for name, points in table.items() if len(points) > 1))
-    rows = Rows.of_graph(ordered(grid(100, 100), "bfs"))
-    batch, model = plan_batch([plan_trees(rows)]), make(d)
-    backward(model, batch)
-    print(f"n = 10000: {min(seconds(lambda: backward(model, batch)) for _ in range(3)):.2f} s forward and backward; the trees are planned once, in {seconds(lambda: plan_trees(rows)):.2f} s")
+        works = {"bigg": lambda: backward(model, batch), "planning": lambda: plan_batch(trees)}  # noqa: B023
+        if graph.n <= largest_dense:
+            for name, window in (("dense", graph.n - 1), ("dense_windowed", window_of([graph]))):
+                dense, plan = GraphRNN(1, d, d, window, torch.Generator().manual_seed(0)), plan_dense([graph] * copies, window)
+                works[name] = lambda dense=dense, plan=plan: backward(dense, plan)
+        times = best(*works.values(), repeats=3 if graph.n < 2000 else 2)
+        table.append({"n": graph.n, "size": graph.n + graph.m, "stages": batch.stages} | {name: t / copies for name, t in zip(works, times)})
+        print(table[-1], flush=True)
+    return pd.DataFrame(table)
 
 
-def main() -> None:
-    """Run all and print."""
+def main() -> int:
+    """Measure, print, perhaps record; exit code 1 if a goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--largest", type=int, default=9216, help="nodes of the largest grid in the fit")
+    parser.add_argument("--record", action="store_true", help=f"write the figures to {RECORD.name}")
+    parser.add_argument("--dense", type=int, default=2025, help="nodes of the largest grid for the dense model; needs about 3 GB for 2025")
     args = parser.parse_args()
     determinism.configure_torch()
-    for name, work in (("training", training), ("sampling", sampling), ("scaling", lambda: scaling(args.largest))):
-        print(name, flush=True)
-        work()
+    goals = []
+    for d in (64, 128):
+        ratio, share = training(d)
+        goals.append((f"training at d = {d}: at least 20 times as fast as the recursion", f"{ratio:.0f}", ratio >= 20))
+        goals.append((f"planning a batch, d = {d}: below 10 % of the step", f"{share:.1%}", share < 0.1))
+    model, rng = trained(64, 150), np.random.default_rng(1)
+    mixed = rng.choice([a * b for a in SIDES for b in SIDES], 64).tolist()
+    for what, sizes in (("9 to 64 nodes, as in grids with sides 3 to 8", mixed), ("64 nodes each", [64] * 64)):
+        ratio, per_edge = sampling(model, sizes)
+        goals.append((f"64 graphs sampled together, {what}: at least 15 times as fast as one by one", f"{ratio:.1f}; {per_edge:.3f} ms per edge", ratio >= 15))
+    table = scaling(args.dense)
+    fit = table[table.n <= 9216]
+    ours = exponent(fit["size"], fit.bigg)
+    goals.append(("exponent in n + m, 64 to 9216 nodes: at most 1.15", f"{ours:.2f}", ours <= 1.15))
+    known = table.dropna(subset=["dense"])
+    for least in (64, 256, 1024):
+        part = known[known.n >= least]
+        if len(part) > 1:
+            theirs, windowed = (exponent(part["size"], part[name]) for name in ("dense", "dense_windowed"))
+            seen = f"{theirs:.2f}; within the bandwidth {windowed:.2f}"
+            goals.append((f"exponent of the dense model, {least} to {part.n.max()} nodes: at least 1.8", seen, theirs >= 1.8))
+    last = table[table.n == 10000].iloc[0]
+    goals.append(("forward and backward of a grid of 10000 nodes at d = 32: below 2 s", f"{last.bigg:.2f} s", last.bigg < 2))
+    share = (table.planning / table.bigg).max()
+    goals.append(("planning, every grid: below 10 % of the step", f"at most {share:.1%}", share < 0.1))
+    judged = pd.DataFrame([(goal, seen, "met" if met else "missed") for goal, seen, met in goals], columns=["goal", "measured", "verdict"])
+    shown = pd.DataFrame({"n": table.n, "n + m": table["size"], "sequential steps": table.stages, "BiGG, microseconds a node": 1e6 * table.bigg / table.n})
+    for key, name in (("dense", "dense"), ("dense_windowed", "dense within the bandwidth")):
+        shown[f"{name}, over BiGG"] = table[key] / table.bigg
+    shown = shown.astype(object).where(shown.notna(), "–")
+    print(judged.to_string(index=False), shown.to_string(index=False), sep="\n")
+    if args.record:
+        parts = [
+            "# Speed of BiGG against the recursion and a dense model",
+            f"Made by `python benchmarks/bigg.py --record` on: {machine()}; Python {platform.python_version()}, numpy {np.__version__}, "
+            f"torch {torch.__version__}. One thread, CPU time, best of several alternating runs.",
+            markdown_table(judged),
+            f"## Forward and backward on square grids\n\n{' '.join(' '.join(scaling.__doc__.split()).split('. ')[1:])}",
+            markdown_table(shown, 3),
+        ]
+        RECORD.write_text("\n\n".join(parts) + "\n")
+    return 0 if judged.verdict.eq("met").all() else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

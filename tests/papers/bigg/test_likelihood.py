@@ -139,7 +139,7 @@ def test_nodes_per_edge_on_grids_grow_with_the_logarithm():
 def inspect(model, graph):
     batch = batch_of([graph])
     table = model.subtrees(batch)
-    pool = model.row_blocks(batch, table)
+    pool = model.row_blocks(batch, table) if model.history else None
     state = model.row_states(batch, pool)
     rows = graph.n - batch.remaining_R.numpy()
     return batch, model.decisions(batch, table, state)[0].detach().numpy(), dict(zip(rows.tolist(), torch.cat(state, -1)[0].detach()))
@@ -155,6 +155,16 @@ def test_rows_depend_on_earlier_rows_only():
         before_a, before_b = ((x.row_K < 9) & (x.kind_K == kind) for x in (a, b))
         assert np.allclose(logits_a[before_a], logits_b[before_b], atol=1e-12)
     assert not np.allclose(logits_a[(a.kind_K == HAS_EDGE) & (a.row_K > 9)], logits_b[(b.kind_K == HAS_EDGE) & (b.row_K > 9)], atol=1e-6)
+
+
+def test_without_history_a_row_knows_no_other():
+    model, graph = make(history=False), named("random")
+    changed = Graph.of(17, [e for e in graph.edges.tolist() if e[0] != 9] + [(9, 0), (9, 5)])
+    (a, logits_a, _), (b, logits_b, _) = inspect(model, graph), inspect(model, changed)
+    assert np.allclose(logits_a[a.row_K != 9], logits_b[b.row_K != 9], atol=1e-12)
+    more = Graph.of(18, graph.edges)  # one row more to come after each
+    c, logits_c, _ = inspect(model, more)
+    assert not np.allclose(logits_a[a.row_K == 9], logits_c[c.row_K == 9], atol=1e-6)
 
 
 def test_decisions_depend_on_columns_to_the_left_only():

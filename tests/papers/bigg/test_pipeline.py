@@ -2,18 +2,23 @@
 
 import json
 import os
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from reprise import params
 from reprise.datasets import fetch
 from reprise.errors import ReproError
 from reprise.kits.graphs.graph import Graph
+from reprise.papers.bigg.cells import member
 from reprise.papers.bigg.data import Preprocess, Set, load, point_clouds, proteins, split, write_graphs
+from reprise.papers.bigg.evaluate import draw_graphs, unrelated_rows
 from reprise.papers.bigg.orders import ORDERS, ordered
 from reprise.papers.bigg.sat import power_law, read_dimacs, statistics
+from reprise.papers.bigg.train import restore
 from reprise.stage import run
 from reprise.training import Loop
 
@@ -40,7 +45,7 @@ def test_pipeline(tmp_path):
     run("bigg", "report", root=tmp_path)
     metrics = json.loads((tmp_path / "reports/bigg/small/metrics.json").read_text())
     for name in ("lobster", "grid"):
-        for variant in ("bigg", "bits", "no_history", "dense", "er"):
+        for variant in ("bigg", "bits", "no_history", "dense", "unrelated", "er"):
             assert 0 <= metrics[f"{name}.{variant}.valid.mean"] <= 1
             assert metrics[f"{name}.{variant}.degree.mean"] >= 0
         assert metrics[f"{name}.bigg.nll_test.mean"] > 0
@@ -55,7 +60,7 @@ def test_pipeline(tmp_path):
 
 def test_training_learns_and_blocks_change_nothing(tmp_path):
     prepare(tmp_path)
-    longer = params.merge(TINY["train"], {"bigg": {"d": 16}, "rate": 0.01, "sets": {"lobster": {"steps": 30, "batch": 4}, "grid": {"steps": 0}}})
+    longer = params.merge(TINY["train"], {"bigg": {"d": 16}, "sets": {"lobster": {"steps": 30, "rate": 0.01, "batch": 4}, "grid": {"steps": 0}}})
     run("bigg", "train", variant="bigg", params=longer, root=tmp_path)
     whole = pd.read_parquet(tmp_path / "data/bigg/small/models/bigg/history_lobster.parquet")
     loss = whole[whole.metric == "loss"].groupby("step").value.mean()
@@ -96,12 +101,35 @@ def test_mistakes_end_in_one_line(tmp_path, change, message):
         run("bigg", "train", variant="bigg", params=params.merge(TINY["train"], {"sets": {"lobster": {"steps": 0}}} | change), root=tmp_path)
 
 
-def test_a_prepared_self_loop_is_refused(tmp_path):
+@pytest.mark.parametrize("n, edges, message", [(3, [(1, 1)], "has a self-loop at node 1"), (3, [(1, 0), (0, 1)], r"has the edge \(1, 0\) twice"), (3, [(3, 0)], r"edge \(3, 0\) names a node outside 0..2"), (0, [], "has no node")])
+def test_a_graph_that_is_not_simple_is_refused(tmp_path, n, edges, message):
     prepare(tmp_path)
     path = tmp_path / "data/bigg/small/raw/grid.parquet"
-    write_graphs(path, [Graph(3, np.array([(1, 1)]))] * 9)
-    with pytest.raises(ReproError, match="graph 0 of grid.parquet has a self-loop at node 1"):
+    write_graphs(path, [Graph(n, np.array(edges, dtype=np.int64).reshape(-1, 2))] * 9)
+    with pytest.raises(ReproError, match=re.escape("graph 0 of grid.parquet") + ":? " + message):
         run("bigg", "preprocess", params=TINY["preprocess"], root=tmp_path)
+
+
+def test_single_nodes_and_isolated_nodes_are_trained_on_and_drawn(tmp_path):
+    prepare(tmp_path)
+    odd = [Graph.of(1, []), Graph.of(4, [(2, 1)]), Graph.of(5, [])]
+    write_graphs(tmp_path / "data/bigg/small/raw/grid.parquet", [*odd, Graph.of(4, [(3, 0)]), Graph.of(3, [(1, 0)])] * 3)
+    run("bigg", "preprocess", params=TINY["preprocess"], root=tmp_path)
+    for variant in ("bigg", "dense"):
+        run("bigg", "train", variant=variant, params=params.merge(TINY["train"], {"sets": {"lobster": {"steps": 0}}}), root=tmp_path)
+        history = pd.read_parquet(tmp_path / f"data/bigg/small/models/{variant}/history_grid.parquet")
+        assert np.isfinite(history.value).all()
+        model, _ = restore(tmp_path / f"data/bigg/small/models/{variant}/model_grid.safetensors")
+        drawn = draw_graphs(member(model, 1), [1, 4, 1, 5], 0.0, torch.Generator().manual_seed(0))
+        assert [rows.n for rows in drawn.rows] == [1, 4, 1, 5] and drawn.nll_G[0] == 0
+
+
+def test_rows_at_random_reach_as_far_back_as_training_rows():
+    ladder = ordered(Graph.of(8, [(1, 0), (2, 0), (3, 1), (3, 2), (4, 2), (5, 3), (5, 4), (6, 4), (7, 5), (7, 6)]), "default")
+    drawn = unrelated_rows([ladder], [8] * 50 + [1], np.random.default_rng(0))
+    known = {tuple(sorted(i - g.edges[g.edges[:, 0] == i, 1])) for g in [ladder] for i in range(1, 8)}
+    rows = [tuple(sorted(i - g.edges[g.edges[:, 0] == i, 1])) for g in drawn for i in range(1, g.n)]
+    assert set(rows) == known and drawn[-1].m == 0
 
 
 @pytest.mark.parametrize("kind", ["one node", "no edge", "isolated", "grid", "random", "star"])
@@ -196,7 +224,7 @@ def test_a_step_of_training_on_every_real_data_set(tmp_path):
     prepared = pd.read_parquet(tmp_path / "data/bigg/small/prepared/protein.parquet")
     assert (prepared.train.sum(), prepared.validation.sum(), prepared.test.sum()) == (734, 183, 184)
     assert pd.read_parquet(tmp_path / "data/bigg/small/prepared/sat.parquet").test.sum() == 8
-    steps = {name: {"order": orders[name][0], "steps": 1, "batch": 2, "block": 0 if name == "protein" else 500} for name in real}
+    steps = {name: {"order": orders[name][0], "steps": 1, "rate": 0.001, "batch": 2, "block": 0 if name == "protein" else 500} for name in real}
     run("bigg", "train", variant="bigg", params=params.merge(TINY["train"], {"validate_every": 9, "sets": {"lobster": {"steps": 0}, "grid": {"steps": 0}} | steps}), root=tmp_path)
     for name in real:
         assert 0 < pd.read_parquet(tmp_path / f"data/bigg/small/models/bigg/history_{name}.parquet").value.min() < 200  # nats per node before training

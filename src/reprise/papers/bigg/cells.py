@@ -52,10 +52,9 @@ def gates(x: torch.Tensor, signed: bool, cs: tuple[torch.Tensor, ...]) -> tuple[
     """h, c, and what the gradient needs, see `_Gated`."""
     d = cs[0].shape[-1]
     a = x.sigmoid()
-    a[..., -d:] = x[..., -d:].tanh()
-    if signed:
-        a[..., 2 * d : -d] = x[..., 2 * d : -d].tanh()
-    i, o, *forget, u = a.split(d, dim=-1)
+    first_tanh = 2 * d if signed else -d
+    torch.tanh(x[..., first_tanh:], out=a[..., first_tanh:])
+    i, o, *forget, u = a.view(*a.shape[:-1], len(cs) + 3, d).unbind(-2)
     c = i * u
     for f, c_k in zip(forget, cs):
         c.addcmul_(f, c_k)

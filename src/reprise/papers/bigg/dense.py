@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from reprise.errors import ReproError
 from reprise.kits.graphs.graph import Graph
 from reprise.papers.bigg.cells import Linear, glorot, positions
-from reprise.papers.bigg.draws import Samples, Uniforms, rows_of_edges
+from reprise.papers.bigg.draws import Samples, Uniforms
 
 
 def window_of(graphs: Sequence[Graph]) -> int:
@@ -149,7 +149,7 @@ def sample_dense(model: GraphRNN, sizes: Sequence[int], draw: Uniforms) -> Sampl
     n_G = np.array(sizes)
     new = model.answer.new_zeros
     h, row_GM = new(1, G, model.width), new(G, model.window)
-    nll_G, edges = np.zeros(G), []
+    nll_G, edges, batches = np.zeros(G), [[] for _ in sizes], 0
     answers = model.entries.input(model.answer)
     for i in range(T):
         gates = model.row_gates(row_GM, torch.from_numpy(np.maximum(n_G - i, 0)).to(h.device))
@@ -161,9 +161,11 @@ def sample_dense(model: GraphRNN, sizes: Sequence[int], draw: Uniforms) -> Sampl
         for j in range(min(i, model.window)):
             state = model.entries(gates, state)
             logit = model.logit(state)[0].double().cpu()
-            yes = draw(alive) < logit.sigmoid().numpy()
+            batches += 1
+            yes = np.array([next(draw[g]) for g in alive]) < logit.sigmoid().numpy()
             nll_G[alive] += F.softplus(logit).numpy() - np.where(yes, logit.numpy(), 0)
             row_GM[alive, j] = torch.from_numpy(yes).to(row_GM)
             gates = answers.index_select(1, torch.from_numpy(yes.astype(np.int64)).to(h.device))
-            edges.append(np.stack([alive[yes], np.full(yes.sum(), i), np.full(yes.sum(), i - 1 - j)], axis=1))
-    return Samples(rows_of_edges(edges, [np.arange(n) for n in sizes]), nll_G, T)
+            for g in alive[yes]:
+                edges[g].append((i, i - 1 - j))
+    return Samples.of(edges, [range(n) for n in sizes], nll_G, batches)

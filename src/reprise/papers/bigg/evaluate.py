@@ -42,7 +42,7 @@ class Evaluate(Params):
 
     sets: dict[str, Set] = Field(description="data set -> how to judge samples of it")
     greedy: float = Field(ge=0, le=1, description="f: sample from (1 - f) p + f [p >= 1/2]")
-    members: int = Field(gt=0, description="Erdos-Renyi draws to compare with, as many as the stacks have members")
+    members: int = Field(gt=0, description="draws of the baselines that are not trained, as many as the stacks have members")
     exact: int = Field(ge=0, description="test graphs on which BiGG is compared with the recursion in double precision")
     sides: list[int] = Field(min_length=2, description="square grids whose cost is counted")
     cost_d: int = Field(gt=0, description="width of the state at which bytes are counted")
@@ -61,7 +61,7 @@ def evaluate(params: Evaluate, stage: Stage) -> None:
         if want.kind == "formula":
             formulas += _formulas(name, {v: model.to(stage.device) for v, (model, _) in stacks.items()}, parts["default"], stage)
             continue
-        graphs = {part: as_graphs(rows) for part, rows in next(iter(parts.values())).items()}  # judged up to isomorphism: any order will do
+        graphs = {part: as_graphs(rows) for part, rows in next(iter(parts.values())).items()}  # in BiGG's order; judged up to isomorphism
         judge = Judge(graphs["train"], graphs["test"], SHAPES.get(want.kind))
         sizes = [_sizes(graphs["train"], want.graphs, stage.rng("sizes", name, s)) for s in range(params.members)]  # the same for every method
         for variant, (model, order) in stacks.items():
@@ -70,17 +70,18 @@ def evaluate(params: Evaluate, stage: Stage) -> None:
             model.to(stage.device)
             nll = {f"nll_{part}": per_node(likelihood(model, rows, stage.device), rows).numpy() for part, rows in parts[order].items() if rows}
             for s in range(model.members):
-                drawn = _draw(member(model, s), sizes[s], params.greedy, stage.generator("uniforms", name, s))
+                drawn = draw_graphs(member(model, s), sizes[s], params.greedy, stage.generator("uniforms", name, s))
                 table, score = judge(as_graphs(drawn.rows))
                 at = {"set": name, "variant": variant, "member": s}
                 samples.append(table.assign(**at, nll=drawn.nll_G))
                 scores.append(at | score | {part: values[s] for part, values in nll.items()})
             stage.log(f"{name}: {variant} judged")
         for s in range(params.members):
-            table, score = judge(erdos_renyi(graphs["train"], sizes[s], stage.rng("erdos_renyi", name, s)))
-            at = {"set": name, "variant": "er", "member": s}
-            samples.append(table.assign(**at))
-            scores.append(at | score)
+            for variant, draw in (("unrelated", unrelated_rows), ("er", erdos_renyi)):
+                table, score = judge(draw(graphs["train"], sizes[s], stage.rng(variant, name, s)))
+                at = {"set": name, "variant": variant, "member": s}
+                samples.append(table.assign(**at))
+                scores.append(at | score)
         scores.append({"set": name, "variant": "floor", "member": 0} | judge.floor())
     costs = pd.DataFrame([cost_of_grid(side, params.cost_d, params.cost_block) for side in params.sides])
     metrics = _cost_metrics(costs)
@@ -152,12 +153,28 @@ def erdos_renyi(train: Sequence[Graph], sizes: Sequence[int], rng: np.random.Gen
     return graphs
 
 
+def unrelated_rows(train: Sequence[Graph], sizes: Sequence[int], rng: np.random.Generator) -> list[Graph]:
+    """Each row copies how far the edges of some training row reach back, whatever the rows before it are.
+
+    What the node order alone makes of a graph: to do better a model must know the rows before.
+    """
+    far = [np.sort(g.edges[g.edges[:, 0] == i] @ [1, -1]) for g in train for i in range(1, g.n)]
+    far.sort(key=lambda back: back.max(initial=0))
+    reach = np.array([back.max(initial=0) for back in far])
+    graphs = []
+    for n in sizes:
+        fitting = np.searchsorted(reach, np.arange(1, n), side="right")  # of row i: those that reach over at most i rows
+        graphs.append(Graph.of(n, np.array([(i, i - back) for i, k in zip(range(1, n), rng.integers(fitting)) for back in far[k]])))
+    return graphs
+
+
 def _sizes(train: Sequence[Graph], count: int, rng: np.random.Generator) -> list[int]:
     """p(n): sizes from the histogram of the training graphs."""
     return rng.choice([g.n for g in train], count).tolist()
 
 
-def _draw(model: torch.nn.Module, sizes: list[int], greedy: float, generator: torch.Generator) -> Samples:
+def draw_graphs(model: torch.nn.Module, sizes: list[int], greedy: float, generator: torch.Generator) -> Samples:
+    """A graph of each size from one model (a stack of one)."""
     stream = uniforms(generator, len(sizes))
     if isinstance(model, BiGG):
         return sample(model, [np.arange(n) for n in sizes], stream, greedy)

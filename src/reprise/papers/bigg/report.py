@@ -10,7 +10,7 @@ from reprise.papers.bigg.scaling import exponent
 from reprise.report import Page
 from reprise.stage import Stage
 
-NAMES = {"bigg": "BiGG", "bits": "BiGG, B > 0", "no_history": "no row history", "dense": "dense (GraphRNN)", "er": "Erdos-Renyi", "floor": "train graphs"}
+NAMES = {"bigg": "BiGG", "bits": "BiGG, B > 0", "no_history": "no row history", "dense": "dense (GraphRNN)", "unrelated": "rows at random", "er": "Erdos-Renyi", "floor": "train graphs"}
 LEAST = 1e-5  # where an exact zero is drawn on a logarithmic axis
 
 

@@ -1,26 +1,28 @@
-"""Sampling: many graphs at once, each a state machine of its own, in O((n + m) log n) decisions per graph.
+"""Sampling: many graphs at once, in O((n + m) log n) decisions per graph.
 
-Section 3.1 and 3.2, run forwards. A graph stands at a node of a row tree or between two rows; a tick advances every
-graph, wherever it stands, and computes together what is of the same kind. Control is integer arithmetic on the CPU.
-A handful of graphs are in the same place, so calls cost more than arithmetic: h and c of a state lie side by side in one
-row, and what reads the same h is one matrix product (`Fused`).
+Sections 3.1 and 3.2, run forwards. Graphs go from row to row in step, so the forest of rows is the same arithmetic for all of
+them. Within a row each graph walks over its own tree: the recursion of the paper as a generator, which stops where it needs an
+answer; all walks that need an answer of one kind get theirs together.
+Few walks need one at a time, so calls cost more than arithmetic: h and c of a state lie side by side in one row, and what
+reads the same h is one matrix product (`Fused`).
 
 Suffixes: G graphs, K those of them that a step is about, d width of a state; `hc` [K, 2d].
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from itertools import chain, groupby
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
 from reprise.errors import ReproError
-from reprise.papers.bigg.cells import LSTM, Head, TreeLSTM, gates
-from reprise.papers.bigg.draws import Samples, Uniforms, rows_of_edges
+from reprise.papers.bigg.cells import LSTM, Head, TreeLSTM
+from reprise.papers.bigg.draws import Samples, Uniforms
 from reprise.papers.bigg.model import BiGG
 from reprise.papers.bigg.plan import EMPTY, LEAF
 
-ROW, NODE, RIGHT, CLOSE, END = range(5)  # what a graph does next: a new row, a left decision, a right decision, a bottom-up step, nothing
+LEFT, RIGHT = 0, 1  # the decisions that a walk asks for
 
 
 class Fused:
@@ -56,12 +58,12 @@ class Joint:
         return self.gated(torch.addmm(self.cell.bias[0, 0], both, self.weight), left_hc, right_hc)
 
     def ready(self, right_hc: torch.Tensor) -> torch.Tensor:
-        """The right argument's share of the first map."""
-        return torch.addmm(self.cell.bias[0, 0], right_hc[:, : self.d], self.w_right)
+        """h, c of the right argument and its share of the first map, for `after`."""
+        return torch.cat([right_hc, torch.addmm(self.cell.bias[0, 0], right_hc[:, : self.d], self.w_right)], dim=1)
 
-    def after(self, left_hc: torch.Tensor, ready: torch.Tensor, right_hc: torch.Tensor) -> torch.Tensor:
+    def after(self, left_hc: torch.Tensor, ready: torch.Tensor) -> torch.Tensor:
         """The same as a call, where the right argument is `ready`."""
-        return self.gated(torch.addmm(ready, left_hc[:, : self.d], self.w_left), left_hc, right_hc)
+        return self.gated(torch.addmm(ready[:, 2 * self.d :], left_hc[:, : self.d], self.w_left), left_hc, ready[:, : 2 * self.d])
 
     def gated(self, x: torch.Tensor, left_hc: torch.Tensor, right_hc: torch.Tensor) -> torch.Tensor:
         return _cell(self.cell.second(x[None])[0], self.cell.kind == "mlp", left_hc[:, self.d :], right_hc[:, self.d :])
@@ -70,37 +72,44 @@ class Joint:
 class Subtrees:
     """The table of the subtrees met so far, each embedded once: g depends on the shape alone.
 
-    A subtree is named by its number; `hc` are the embeddings, `ready` their share in l2r. With B > 0 a narrow one is named by its
-    width too, since its embedding are bits.
+    A subtree is named by its number; its row of `table` is h, c and its share in l2r. With B > 0 a narrow one is named by its width
+    too, since its embedding are bits.
     """
 
     def __init__(self, model: BiGG, left_to_right: Joint):
         self.bits, self.d, self.left_to_right, self.merge_children = model.bits, model.d, left_to_right, Joint(model.merge_children)
-        self.count, self.number = 0, {}
-        self.hc, self.ready = model.initial.new_zeros(64, 2 * model.d), model.initial.new_zeros(64, left_to_right.weight.shape[1])
-        self._add(torch.cat(model.base(), dim=2)[0])  # EMPTY and LEAF
+        self.number, self.height, self.fresh = {}, [0, 0], []
+        self.table = left_to_right.ready(torch.cat(model.base(), dim=2)[0])  # EMPTY and LEAF
 
-    def join(self, left_K: np.ndarray, right_K: np.ndarray, width_K: np.ndarray) -> np.ndarray:
-        """The numbers of the trees made of two; those not met before are embedded. [K] three times -> [K]."""
-        width_K = np.where(width_K <= self.bits, width_K, 0)
-        keys = list(zip(left_K.tolist(), right_K.tolist(), width_K.tolist()))
-        if fresh := list(dict.fromkeys(key for key in keys if key not in self.number)):
-            self.number |= {key: self.count + k for k, key in enumerate(fresh)}
-            left, right, width = (torch.tensor(part, device=self.hc.device) for part in zip(*fresh))
-            left_hc, right_hc = self.hc.index_select(0, left), self.hc.index_select(0, right)
+    def join(self, left: int, right: int, width: int) -> int:
+        """The number of the tree made of two; its row of the table is computed when it is first read."""
+        key = left, right, width if width <= self.bits else 0
+        number = self.number.get(key)
+        if number is None:
+            number = self.number[key] = len(self.height)
+            self.height.append(1 + max(self.height[left], self.height[right]))
+            self.fresh.append((self.height[number], number, *key))
+        return number
+
+    def rows(self, number_K: Sequence[int]) -> torch.Tensor:
+        """Rows of the table. -> [K, 2d + 5d or 20d]."""
+        if max(number_K) >= len(self.height) - len(self.fresh):
+            self._embed()
+        return self.table.index_select(0, _on(number_K, self.table))
+
+    def _embed(self) -> None:
+        """Embed the trees not yet embedded, from the lowest to the highest (equation 6)."""
+        while len(self.table) < len(self.height):
+            self.table = torch.cat([self.table, torch.zeros_like(self.table)])
+        for _, equally_high in groupby(sorted(self.fresh), lambda tree: tree[0]):
+            _, number, left, right, width = zip(*equally_high)
+            left_hc, right_hc = (self.table.index_select(0, _on(part, self.table))[:, : 2 * self.d] for part in (left, right))
             hc = self.merge_children(left_hc, right_hc)
             if self.bits:
-                raw = self._raw(left_hc[:, : self.d], right_hc[:, : self.d], width[:, None])
-                hc = torch.where(width[:, None] > 0, raw.repeat(1, 2), hc)
-            self._add(hc)
-        return np.array([self.number[key] for key in keys])
-
-    def _add(self, hc: torch.Tensor) -> None:
-        end = self.count + len(hc)
-        while end > len(self.hc):
-            self.hc, self.ready = (torch.cat([x, torch.zeros_like(x)]) for x in (self.hc, self.ready))
-        self.hc[self.count : end], self.ready[self.count : end] = hc, self.left_to_right.ready(hc)
-        self.count = end
+                width = _on(width, self.table)[:, None]
+                hc = torch.where(width > 0, self._raw(left_hc[:, : self.d], right_hc[:, : self.d], width).repeat(1, 2), hc)
+            self.table.index_copy_(0, _on(number, self.table), self.left_to_right.ready(hc))
+        self.fresh.clear()
 
     def _raw(self, left: torch.Tensor, right: torch.Tensor, width: torch.Tensor) -> torch.Tensor:
         """Bits of a narrow interval from those of its halves: bit 0 is the last column, so the right half comes first. [K, d] -> [K, d]."""
@@ -113,7 +122,20 @@ class Subtrees:
 
 
 def _cell(x: torch.Tensor, signed: bool, *cs: torch.Tensor) -> torch.Tensor:
-    return torch.cat(gates(x, signed, cs)[:2], dim=1)
+    """The output of a gated cell, see `cells.gated`, side by side. [K, (3 + k) d], k states [K, d] -> [K, 2d]."""
+    d = cs[0].shape[1]
+    gates = x[:, :-d].sigmoid()
+    if signed:
+        torch.tanh(x[:, 2 * d : -d], out=gates[:, 2 * d :])
+    i, o, *forget = gates.chunk(2 + len(cs), 1)
+    c = i * x[:, -d:].tanh()
+    for f, c_k in zip(forget, cs):
+        c.addcmul_(f, c_k)
+    return torch.cat([o * c.tanh(), c], 1)
+
+
+def _on(numbers: Sequence[int], like: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(np.array(numbers, dtype=np.int64)).to(like.device)
 
 
 class Sampler:
@@ -131,195 +153,140 @@ class Sampler:
     """
 
     def __init__(self, model: BiGG, width: Sequence[np.ndarray], draw: Uniforms, greedy: float = 0.0, degree: Sequence[np.ndarray] | None = None):
-        self.model, self.draw, self.greedy = model, draw, greedy
-        G = len(width)
-        self.n_G = np.array([len(w) for w in width])
-        self.width_GR = np.stack([np.pad(w, (0, self.n_G.max() - len(w))) for w in width])
-        self.degree = None if degree is None else np.stack([np.pad(d, ((0, self.n_G.max() - len(d)), (0, 0))) for d in degree])
-        if degree is not None and (bad := self.degree[..., 0] > np.minimum(self.degree[..., 1], self.width_GR)).any():
-            g, row = np.argwhere(bad)[0]
-            raise ReproError(f"row {row} of graph {g} must have {self.degree[g, row, 0]} edges, but may have {min(self.degree[g, row, 1], self.width_GR[g, row])} at most: correct `degree`")
-        self.depth = max(int(self.width_GR.max()), 1).bit_length() + 1
-        self.levels = int(self.n_G.max()).bit_length() + 1
-        self.next_G, self.row_G, self.top_G, self.count_G = np.full(G, ROW), np.full(G, -1), np.zeros(G, dtype=np.int64), np.zeros(G, dtype=np.int64)
-        self.lo_GD, self.hi_GD = np.zeros((2, G, self.depth), dtype=np.int64)  # intervals of the open nodes
-        self.has_left_GD = np.zeros((G, self.depth), dtype=bool)
-        self.rightward_GD = np.zeros((G, self.depth), dtype=bool)  # is the right child what is being generated?
-        self.d = d = model.d
-        self.tree_G, self.left_GD = np.zeros(G, dtype=np.int64), np.zeros((G, self.depth), dtype=np.int64)  # the subtree completed last; the open nodes' left ones
-        self.state_G = model.initial.new_zeros(G, 2 * d)  # s of the current node
-        self.open_GD = model.initial.new_zeros(G * self.depth, 2 * d)  # s1 of the open nodes
-        self.forest_GL = model.initial.new_zeros(G * self.levels, 2 * d)  # one block for each set bit of the number of finished rows
-        self.nll_G = np.zeros(G)
-        self.edges: list[np.ndarray] = []
-        self.initial = model.initial.flatten(1)
+        self.model, self.draw, self.greedy, self.d = model, draw, greedy, model.d
+        self.width = [w.tolist() for w in width]
+        self.degree = None if degree is None else [d.tolist() for d in degree]
+        for g, bounds in enumerate(self.degree or []):
+            for row, (least, most) in enumerate(bounds):
+                if least > min(most, self.width[g][row]):
+                    raise ReproError(f"row {row} of graph {g} must have {least} edges, but may have {min(most, self.width[g][row])} at most: correct `degree`")
+        self.depth = max(map(max, self.width)).bit_length() + 2
+        self.state = model.initial.new_zeros(len(width) * self.depth, 2 * model.d)
+        self.count_G = [0] * len(width)  # edges of the row so far
+        self.edges: list[list[tuple[int, int]]] = [[] for _ in width]
+        self.decided: list[tuple] = []
+        self.waiting: list[list[tuple]] = [[], []]  # what walks ask for, left and right decisions
         self.left, self.right = Fused(model.has_left, model.top_down), Fused(model.has_right, model.top_right)
         self.left_to_right = Joint(model.left_to_right)
         self.trees = Subtrees(model, self.left_to_right)
         if model.history:
             self.merge_blocks, self.summarise = Joint(model.merge_blocks), Joint(model.summarise)
-        self.codes = model.codes(int(self.n_G.max()) + 1).repeat(1, 2)
 
     def run(self) -> Samples:
-        """Tick until every graph is complete."""
-        ticks = 0
-        while (self.next_G != END).any():
-            ticks += 1
-            for kind, step in ((NODE, self._left), (RIGHT, self._right), (CLOSE, self._close), (ROW, self._row)):
-                while len(g_K := np.flatnonzero(self.next_G == kind)) and not (kind == ROW and self._worth_waiting(g_K)):
-                    step(g_K)
-                    if kind != CLOSE:  # closing costs next to nothing
-                        break
-        return Samples(rows_of_edges(self.edges, [w[:n] for n, w in zip(self.n_G, self.width_GR)]), self.nll_G, ticks)
+        """Row by row; graphs with more rows first, so that those with a row i are the first K."""
+        order = sorted(range(len(self.width)), key=lambda g: -len(self.width[g]))
+        n_G = np.array([len(self.width[g]) for g in order])
+        codes, initial = self.model.codes(int(n_G[0]) + 1).repeat(1, 2), self.model.initial.flatten(1)
+        forest: dict[int, torch.Tensor] = {}  # k -> the block of 2^k rows of each graph, [K, 2d]
+        for i in range(n_G[0]):
+            K = int((n_G > i).sum())
+            state, *older = [forest[k][:K] for k in sorted(forest)] or [initial.expand(K, -1)]
+            for block in older:  # from the most recent block to the oldest
+                state = self.summarise(state, block)
+            tree_K = self._grow(order[:K], i, state + codes.index_select(0, _on(n_G[:K] - i, codes)))
+            if self.model.history:
+                block, k = self.trees.rows(tree_K)[:, : 2 * self.d], 0
+                while k in forest:  # carry, as in adding one to a binary number
+                    block = self.merge_blocks(forest.pop(k)[:K], block)
+                    k += 1
+                forest[k] = block
+        return Samples.of(self.edges, self.width, self._nll(), len(self.decided))
 
-    def _worth_waiting(self, g_K: np.ndarray) -> bool:
-        """A new row costs more kernels than a decision: begin rows together, unless most graphs wait for it already."""
-        return 2 * len(g_K) < (self.next_G != END).sum()
+    # -- one row of each graph -----------------------------------------------------------------------------------
 
-    # -- the steps -----------------------------------------------------------------------------------------------
+    def _grow(self, g_K: list[int], i: int, state: torch.Tensor) -> list[int]:
+        """Decide row i, given its states [K, 2d]. -> the number of each graph's tree [K]."""
+        tree_G = dict.fromkeys(g_K, EMPTY)
+        asked = [k for k, g in enumerate(g_K) if self.width[g][i]]
+        if asked:
+            g_K, state = [g_K[k] for k in asked], state.index_select(0, _on(asked, state))
+            self.state.index_copy_(0, _on([g * self.depth for g in g_K], state), state)
+            for g in g_K:
+                self.count_G[g] = 0
+            yes = self._decide(self.model.has_edge(state[None, :, : self.d])[0], g_K, [self._forced(g, i, self.width[g][i]) for g in g_K])
+            walks = {g: self._row(g, i, tree_G).send for g, has_edge in zip(g_K, yes) if has_edge}
+            for go in walks.values():
+                go(None)
+            while any(self.waiting):
+                kind, decide = (LEFT, self._left) if self.waiting[LEFT] else (RIGHT, self._right)
+                request, self.waiting[kind] = self.waiting[kind], []
+                g_K, *about = zip(*request)
+                for g, answer in zip(g_K, decide(g_K, *about)):
+                    walks[g](answer)
+        return list(tree_G.values())
 
-    def _left(self, g: np.ndarray) -> None:
-        """Open a node: has_left, s1."""
-        top = self.top_G[g]
-        lo, hi = self.lo_GD[g, top], self.hi_GD[g, top]
+    def _row(self, g: int, i: int, tree_G: dict[int, int]) -> Generator[None, bool, None]:
+        """Walk over row i, which has an edge."""
+        tree_G[g] = yield from self._node(g, i, 0, self.width[g][i], g * self.depth)
+        yield
+
+    def _node(self, g: int, i: int, lo: int, hi: int, place: int) -> Generator[None, bool, int]:
+        """Walk over [lo, hi) of row i, which holds an edge; returns the number of its tree.
+
+        The state s lies at `place`. The place after it is for s1, and then, once the left subtree is complete, for s3.
+        """
+        if hi - lo == 1:
+            self.edges[g].append((i, lo))
+            self.count_G[g] += 1
+            return LEAF
         mid = (lo + hi) // 2
-        state = self._get(self.state_G, g)
+        self.waiting[LEFT].append((g, place, self._forced(g, i, mid)))
+        has_left = yield
+        left = (yield from self._node(g, i, lo, mid, place + 1)) if has_left else EMPTY
+        self.waiting[RIGHT].append((g, place + 1, self._forced(g, i, hi) if has_left else True, has_left, left))
+        has_right = yield
+        right = (yield from self._node(g, i, mid, hi, place + 1)) if has_right else EMPTY
+        return self.trees.join(left, right, hi - lo)
+
+    def _left(self, g_K: Sequence[int], place_K: Sequence[int], known_K: Sequence[bool | None]) -> list[bool]:
+        """has_left (equation 8) and s1 (equation 7)."""
+        place = _on(place_K, self.state)
+        state = self.state.index_select(0, place)
         logit, gates = self.left.logits(state)
-        yes = self._decide(g, logit, self._short(g, mid), np.zeros(len(g), dtype=bool))
-        s1 = self.left.told(gates, self._on(yes), state)
-        self._put(self.open_GD, g * self.depth + top, s1)
-        self.has_left_GD[g, top], self.rightward_GD[g, top] = yes, False
-        self.next_G[g] = RIGHT
-        self._descend(g, yes, lo, mid, s1)
+        yes = self._decide(logit, g_K, known_K)
+        self.state.index_copy_(0, place + 1, self.left.told(gates, _on(yes, state), state))
+        return yes
 
-    def _right(self, g: np.ndarray) -> None:
-        """The left child is complete: has_right, s3."""
-        top = self.top_G[g]
-        lo, hi, has_left = self.lo_GD[g, top], self.hi_GD[g, top], self.has_left_GD[g, top]
-        mid = (lo + hi) // 2
-        left = self.left_GD[g, top] = self.tree_G[g]
-        s2 = self.left_to_right.after(self._get(self.open_GD, g * self.depth + top), self._get(self.trees.ready, left), self._get(self.trees.hc, left))
+    def _right(self, g_K: Sequence[int], place_K: Sequence[int], known_K: Sequence[bool | None], has_left_K: Sequence[bool], left_K: Sequence[int]) -> list[bool]:
+        """s2, has_right (equation 10), which is no question where there is no left child, and s3 (equation 9)."""
+        place = _on(place_K, self.state)
+        s2 = self.left_to_right.after(self.state.index_select(0, place), self.trees.rows(left_K))
         logit, gates = self.right.logits(s2)
-        yes = self._decide(g, logit, self._short(g, hi), self._full(g), asked=has_left)  # forced where there is no left child
-        s3 = self.right.told(gates, self._on(yes), s2)
-        self.rightward_GD[g, top] = True
-        self.next_G[g] = CLOSE
-        self._descend(g, yes, mid, hi, s3)
-
-    def _descend(self, g: np.ndarray, yes: np.ndarray, lo: np.ndarray, hi: np.ndarray, state: torch.Tensor) -> None:
-        """Enter the child [lo, hi) where the answer was yes; single columns and absent children are complete at once."""
-        single, inner = hi - lo == 1, yes & (hi - lo > 1)
-        leaf = yes & single
-        if leaf.any():
-            self.edges.append(np.stack([g[leaf], self.row_G[g[leaf]], lo[leaf]], axis=1))
-            self.count_G[g[leaf]] += 1
-        self.tree_G[g[~inner]] = np.where(yes[~inner], LEAF, EMPTY)
-        if inner.any():
-            deep = g[inner]
-            self._put(self.state_G, deep, self._rows(state, inner))
-            self.top_G[deep] += 1
-            self.lo_GD[deep, self.top_G[deep]], self.hi_GD[deep, self.top_G[deep]] = lo[inner], hi[inner]
-            self.next_G[deep] = NODE
-
-    def _close(self, g: np.ndarray) -> None:
-        """Both children are complete: g of the node, then up to the parent."""
-        top = self.top_G[g]
-        width = self.hi_GD[g, top] - self.lo_GD[g, top]
-        self.tree_G[g] = self.trees.join(self.left_GD[g, top], self.tree_G[g], width)
-        self.top_G[g] -= 1
-        inside = self.top_G[g] >= 0
-        up = g[inside]
-        self.next_G[up] = np.where(self.rightward_GD[up, self.top_G[up]], CLOSE, RIGHT)
-        self.next_G[g[~inside]] = ROW
-
-    def _row(self, g: np.ndarray) -> None:
-        """Enter the finished row into the forest, then begin the next one: R_i, has_edge."""
-        begun = g[self.row_G[g] >= 0]
-        if self.model.history and len(begun):
-            self._carry(begun)
-        self.row_G[g] += 1
-        done = self.row_G[g] == self.n_G[g]
-        self.next_G[g[done]] = END
-        g = g[~done]
-        if not len(g):
-            return
-        row, width = self.row_G[g], self.width_GR[g, self.row_G[g]]
-        state = self._summary(g) + self._get(self.codes, self.n_G[g] - row)
-        self.count_G[g] = 0
-        yes = self._decide(g, self.model.has_edge(state[None, :, : self.d])[0], self._short(g, width), self._full(g), asked=width > 0) & (width > 0)
-        self.top_G[g] = -1
-        self.next_G[g] = ROW
-        self._descend(g, yes, np.zeros_like(width), width, state)
-
-    def _carry(self, g: np.ndarray) -> None:
-        """Merge the row into the forest like a one added to a binary number."""
-        block, k = self._get(self.trees.hc, self.tree_G[g]), 0
-        while len(g):
-            carries = (self.row_G[g] >> k & 1).astype(bool)
-            self._put(self.forest_GL, g[~carries] * self.levels + k, self._rows(block, ~carries))
-            g, block = g[carries], self._rows(block, carries)
-            if len(g):
-                block = self.merge_blocks(self._get(self.forest_GL, g * self.levels + k), block)
-            k += 1
-
-    def _summary(self, g: np.ndarray) -> torch.Tensor:
-        """Fold the blocks before the row, the most recent first. -> [K, 2d]."""
-        result = self.initial.repeat(len(g), 1)
-        if not self.model.history:
-            return result
-        left, first = self.row_G[g].copy(), True
-        while (reads := np.flatnonzero(left)).size:
-            low = left[reads] & -left[reads]
-            block = self._get(self.forest_GL, g[reads] * self.levels + np.bitwise_count(low - 1).astype(np.int64))
-            self._put(result, reads, block if first else self.summarise(self._get(result, reads), block))
-            left[reads] -= low
-            first = False
-        return result
+        yes = self._decide(logit, g_K, known_K, has_left_K)
+        self.state.index_copy_(0, place, self.right.told(gates, _on(yes, s2), s2))
+        return yes
 
     # -- decisions -----------------------------------------------------------------------------------------------
 
-    def _decide(self, g: np.ndarray, logit_K: torch.Tensor, must: np.ndarray, must_not: np.ndarray, asked: np.ndarray | None = None) -> np.ndarray:
-        """Draw the answers and add their -log p; who is not asked says yes, free of charge. -> bool [K]."""
-        z = logit_K.double().cpu().numpy()
+    def _decide(self, logit_K: torch.Tensor, g_K: Sequence[int], known_K: Sequence[bool | None], asked_K: Sequence[bool] | None = None) -> list[bool]:
+        """Draw the answers that are not known. What is not asked does not count in the likelihood."""
+        z = logit_K.cpu().numpy().astype(np.float64)
         p = 1 / (1 + np.exp(-z))
         if self.greedy:
             p = (1 - self.greedy) * p + self.greedy * (p >= 0.5)
-        asked = np.ones(len(g), dtype=bool) if asked is None else asked
-        free = asked & ~(must | must_not)
-        yes = must | ~asked
-        yes[free] = self.draw(g[free]) < p[free]
-        self.nll_G[g] += np.where(asked, np.logaddexp(0, np.where(yes, -z, z)), 0)
+        draw = self.draw
+        yes = [next(draw[g]) < p if known is None else known for g, p, known in zip(g_K, p.tolist(), known_K)]
+        self.decided.append((g_K, z.tolist(), yes, asked_K or [True] * len(yes)))
         return yes
 
-    def _short(self, g: np.ndarray, column: np.ndarray) -> np.ndarray:
-        """Does the row lack more edges than the columns from `column` on can hold? [K]"""
+    def _forced(self, g: int, i: int, column: int) -> bool | None:
+        """True if row i lacks more edges than the columns from `column` on can hold, False if it has all that it may have."""
         if self.degree is None:
-            return np.zeros(len(g), dtype=bool)
-        row = self.row_G[g]
-        return self.degree[g, row, 0] - self.count_G[g] > self.width_GR[g, row] - column
+            return None
+        least, most = self.degree[g][i]
+        if least - self.count_G[g] > self.width[g][i] - column:
+            return True
+        return False if self.count_G[g] >= most else None
 
-    def _full(self, g: np.ndarray) -> np.ndarray:
-        """Has the row all the edges that it may have? [K]"""
-        if self.degree is None:
-            return np.zeros(len(g), dtype=bool)
-        return self.count_G[g] >= self.degree[g, self.row_G[g], 1]
-
-    # -- small parts ---------------------------------------------------------------------------------------------
-
-    def _on(self, x: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(x.astype(np.int64)).to(self.initial.device)
-
-    def _get(self, store: torch.Tensor, place_K: np.ndarray) -> torch.Tensor:
-        return store.index_select(0, self._on(place_K))
-
-    def _put(self, store: torch.Tensor, place_K: np.ndarray, hc: torch.Tensor) -> None:
-        store.index_copy_(0, self._on(place_K), hc)
-
-    def _rows(self, hc: torch.Tensor, mask: np.ndarray) -> torch.Tensor:
-        return hc if mask.all() else self._get(hc, np.flatnonzero(mask))
+    def _nll(self) -> np.ndarray:
+        """The sum of -log p over all decisions that were asked for. -> float64 [G]."""
+        if not self.decided:
+            return np.zeros(len(self.width))
+        g, z, yes, asked = (np.fromiter(chain.from_iterable(part), kind) for part, kind in zip(zip(*self.decided), (np.int64, np.float64, bool, bool)))
+        return np.bincount(g, np.where(asked, np.logaddexp(0, np.where(yes, -z, z)), 0), len(self.width))
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def sample(model: BiGG, width: Sequence[np.ndarray], draw: Uniforms, greedy: float = 0.0, degree: Sequence[np.ndarray] | None = None) -> Samples:
     """Draw one graph for each entry of `width`, all at once. See `Sampler`."""
     return Sampler(model, width, draw, greedy, degree).run()

@@ -43,6 +43,7 @@ class Run(Params):
 
     order: str = Field(description="node order")
     steps: int = Field(ge=0, description="optimiser steps; 0: not trained on this data set")
+    rate: float = Field(gt=0, description="learning rate of Adam")
     batch: int = Field(gt=0, description="graphs per batch")
     accumulate: int = Field(1, gt=0, description="batches per step")
     block: int = Field(0, ge=0, description="rows per block of recomputation; 0: whole graphs, all at once")
@@ -55,7 +56,6 @@ class Train(Params):
     members: int = Field(gt=0, description="models with weights of their own, trained on the same batches")
     bigg: Tree
     dense: Recurrent
-    rate: float = Field(gt=0, description="learning rate of Adam")
     decay: list[tuple[float, float]] = Field(description="(share of the steps, factor on the rate from there on)")
     weight_decay: float = Field(ge=0, description="L2 penalty in Adam")
     clip: float = Field(gt=0, description="largest norm of a member's gradient")
@@ -85,11 +85,11 @@ def _train_on(name: str, run: Run, params: Train, stage: Stage) -> None:
     nll = likelihood(model, graphs, stage.device)
     held_out = likelihood(model, validation, stage.device)
     blocks = [plan_blocks(rows, run.block, params.bigg.bits) for rows in graphs] if run.block and params.model == "bigg" else None
-    optimiser = torch.optim.Adam(model.parameters(), lr=params.rate, weight_decay=params.weight_decay, fused=True)
+    optimiser = torch.optim.Adam(model.parameters(), lr=run.rate, weight_decay=params.weight_decay, fused=True)
     order = stage.rng("batches", name)  # not named after the variant: all variants see the same batches
     loop = Loop(stage, run.steps, {"model": model, "optimiser": optimiser, "order": order}, name=name)
     for step in loop:
-        optimiser.param_groups[0]["lr"] = params.rate * min([f for share, f in params.decay if step >= share * run.steps], default=1.0)
+        optimiser.param_groups[0]["lr"] = run.rate * min([f for share, f in params.decay if step >= share * run.steps], default=1.0)
         optimiser.zero_grad()
         total = torch.zeros(params.members, device=stage.device)
         for _ in range(run.accumulate):
