@@ -9,6 +9,6 @@
   intervals up to B columns as bits -> `plan._patterns`; memory of one block of rows -> `blocks`
 - The cells, light and in the authors' form -> `cells`; sampling many graphs at once -> `sample`
 - Section 4, grid, lobster, Protein, point cloud and SAT -> `data`, `sat`; node orders -> `orders`; squared MMD of four
-  statistics -> `reprise.kits.graphs`; Erdos-Renyi -> `evaluate`; a dense autoregressive model (GraphRNN) -> `dense`
-- Figures on cost: what is counted -> `costs`; what is timed -> `benchmarks/bigg.py`
+  statistics -> `reprise.kits.graphs`; Erdos-Renyi, rows at random -> `evaluate`; a dense autoregressive model (GraphRNN) -> `dense`
+- Figures on cost: what is counted -> `costs`; what is timed -> `benchmarks/bigg.py`; learning rates -> `benchmarks/bigg_rates.py`
 """

@@ -223,7 +223,7 @@ class Sampler:
     def _node(self, g: int, i: int, lo: int, hi: int, place: int) -> Generator[None, bool, int]:
         """Walk over [lo, hi) of row i, which holds an edge; returns the number of its tree.
 
-        The state s lies at `place`. The place after it is for s1, and then, once the left subtree is complete, for s3.
+        The state s lies at `place`. The next place is for s1 and then, once the left subtree is complete, for s3: there the child finds it.
         """
         if hi - lo == 1:
             self.edges[g].append((i, lo))
