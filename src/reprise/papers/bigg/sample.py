@@ -233,8 +233,10 @@ class Sampler:
         self.waiting[LEFT].append((g, place, self._forced(g, i, mid)))
         has_left = yield
         left = (yield from self._node(g, i, lo, mid, place + 1)) if has_left else EMPTY
-        self.waiting[RIGHT].append((g, place + 1, self._forced(g, i, hi) if has_left else True, has_left, left))
-        has_right = yield
+        has_right = True
+        if has_left or hi - mid > 1:  # else there is no question, and a single column needs no state
+            self.waiting[RIGHT].append((g, place + 1, self._forced(g, i, hi) if has_left else True, has_left, left))
+            has_right = yield
         right = (yield from self._node(g, i, mid, hi, place + 1)) if has_right else EMPTY
         return self.trees.join(left, right, hi - lo)
 
