@@ -178,7 +178,7 @@ def main() -> int:
             f"Made by `python benchmarks/bigg.py --record` on: {machine()}; Python {platform.python_version()}, numpy {np.__version__}, "
             f"torch {torch.__version__}. One thread, CPU time, best of several alternating runs.",
             markdown_table(judged),
-            f"## Forward and backward on square grids\n\n{' '.join(' '.join(scaling.__doc__.split()).split('. ')[1:])}",
+            "## Forward and backward on square grids\n\n" + " ".join(scaling.__doc__.split("\n\n")[1].split()),
             markdown_table(shown, 3),
         ]
         RECORD.write_text("\n\n".join(parts) + "\n")
