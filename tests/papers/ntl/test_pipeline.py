@@ -24,7 +24,7 @@ SCHEDULE = {"epochs": 3, "batch": 25}
 ONE = {"seeds": 1, "schedule": SCHEDULE}
 GAN = {"noise": 8, "width": 8, "residual": 1, "epochs": 3, "batch": 50, "rate": 1e-3, "classify": 1.0, "eps": 1e-5, "judged": "together", "gate": [0.2, 0.3]}
 LEVELS = [{"distances": [0.1, 0.5], "steps": 2, "rate": 0.001}]
-ATTACK = {"schedule": SCHEDULE, "rates": [0.001, 0.01], "fisher_images": 3, "prune_ratios": [0.5, 0.9], "unlabelled_images": 40, "longer": {}}
+ATTACK = {"schedule": SCHEDULE, "rates": [0.001, 0.01], "fisher_images": 3, "prune_ratios": [0.5, 0.9], "unlabelled_images": 40}
 
 
 @pytest.mark.parametrize("name", ["plain", "bold", "blend", "print", "street", "mnist"])
@@ -49,8 +49,10 @@ def test_every_font_has_every_digit():
 
 
 def test_splits_are_disjoint_and_real_images_are_used_once():
-    parts = data.split(1797, (0.56, 0.16, 0.28), np.random.default_rng(0))
+    parts = data.split(np.zeros(1797, bool), (0.56, 0.16, 0.28), np.random.default_rng(0))
     assert sum(map(len, parts)) == len(set(np.concatenate(parts))) == 1797
+    official = data.split(np.arange(100) >= 80, (0.6, 0.2, 0.2), np.random.default_rng(0))
+    assert sorted(official[2]) == list(range(80, 100)) and list(map(len, official)) == [60, 20, 20] and len(set(np.concatenate(official))) == 100
     assert len(set(data.choose(parts[0], 500, True, np.random.default_rng(0)))) == 500
     assert set(data.choose(parts[2], 5000, False, np.random.default_rng(0))) <= set(parts[2])
 
@@ -86,7 +88,8 @@ def test_relative_drop_and_what_is_left_out():
 
 def test_the_thief_takes_what_removes_most_among_what_keeps_the_model_useful():
     def row(variant, attack, setting, clean, patched, answers):
-        return {"variant": variant, "source": "a", "seed": 0, "attack": attack, "setting": setting, "clean_validation": clean, "clean": clean, "patched": patched, "answers": answers}
+        test = {"clean": 0.0, "patched": float(setting == 1), "answers": float(setting == 2)}  # misleading: the choice must not see it
+        return {"variant": variant, "source": "a", "seed": 0, "attack": attack, "setting": setting, "clean_validation": clean, "patched_validation": patched, "answers_validation": answers, **test}
 
     attacks = pd.DataFrame([
         row("ownership", "none", 0, 0.95, 0.1, 0.1), row("ownership", "ftal", 1, 0.94, 0.2, 0), row("ownership", "ftal", 2, 0.93, 0.3, 0), row("ownership", "ftal", 3, 0.5, 0.5, 0),
@@ -120,7 +123,7 @@ def test_pipeline_from_data_to_page(tmp_path):
     for domain in ("plain", "bold", "blend"):  # no digit of a test image was trained on, in whatever domain
         assert not set(prepared[f"{domain}.test.id"]) & {i for other in ("plain", "bold", "blend") for part in ("train", "validation") for i in prepared[f"{other}.{part}.id"]}
     assert "print.train.x" not in prepared
-    assert {"target.relative_drop.mean", "ownership.source_drop.mean", "attack.ownership.patched.highest", "authorise.authorisation.plain.others.mean"} <= set(metrics)
+    assert {"target.relative_drop.mean", "ownership.source_drop.mean", "attack.ownership.patched.highest", "authorise.authorisation.others.mean", "ablation.target_kl.relative_drop.sd", "verify.sl.gap.mean"} <= set(metrics)
     assert len(pd.read_parquet(tmp_path / "data/ntl/small/attack/attacks.parquet")) == 2 * (1 + 2 + 6 * 2)
     run("ntl", "report", root=tmp_path)
     page = (tmp_path / "reports/ntl/small/index.md").read_text()
@@ -157,4 +160,5 @@ def test_real_digits_are_fetched_and_read(tmp_path):
     stage = run("ntl", "download", "real", root=tmp_path)
     mnist, usps = (load_file(stage.target / f"{name}.safetensors") for name in ("mnist", "usps"))
     assert mnist["images"].shape == (10_000, 28, 28) and usps["images"].shape == (9298, 16, 16)
+    assert not mnist["held_out"].any() and np.flatnonzero(usps["held_out"]).tolist() == list(range(7291, 9298))
     assert np.bincount(usps["labels"]).tolist() == [1553, 1269, 929, 824, 852, 716, 834, 792, 708, 821]

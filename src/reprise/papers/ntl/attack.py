@@ -32,7 +32,6 @@ class Attack(Params):
     label: int = Field(ge=0, description="the class that the conventional watermark answers with")
     share: float = Field(gt=0, le=1, description="share of the clean source data that the thief has")
     schedule: Schedule = Field(description="epochs and batch of the fine-tuning")
-    longer: dict[str, int] = Field({}, description="epochs of the attacks that need more to end with a useful model")
     rates: tuple[float, ...] = Field(description="learning rates of the sweep, up to where clean accuracy falls")
     ewc_lambda: float = Field(ge=0, description="lambda of EWC")
     fisher_images: int = Field(gt=0, description="images that the Fisher information is measured on")
@@ -95,15 +94,15 @@ def prepare(params: Attack, name: str, model: VGG, data: Labelled, others: torch
 
 
 def verdict(model: VGG, domains: Domains, source: str, params: Attack) -> dict[str, float]:
-    """Accuracy on clean validation images and on clean and patched test images; how often the watermark answers."""
-    (x_v, y_v), (x, y) = domains[source, "validation"], domains[source, "test"]
-    answer = predictions(model, patched(x, params.patch))
-    return {
-        "clean_validation": (predictions(model, x_v) == y_v).double().mean().item(),
-        "clean": (predictions(model, x) == y).double().mean().item(),
-        "patched": (answer == y).double().mean().item(),
-        "answers": (answer[y != params.label] == params.label).double().mean().item(),
-    }
+    """Accuracy on clean and on patched images and how often the watermark answers, on test images and on `_validation` ones."""
+    row = {}
+    for part, suffix in (("test", ""), ("validation", "_validation")):
+        x, y = domains[source, part]
+        answer = predictions(model, patched(x, params.patch))
+        row[f"clean{suffix}"] = (predictions(model, x) == y).double().mean().item()
+        row[f"patched{suffix}"] = (answer == y).double().mean().item()
+        row[f"answers{suffix}"] = (answer[y != params.label] == params.label).double().mean().item()
+    return row
 
 
 def attack(params: Attack, stage: Stage) -> None:
@@ -125,7 +124,6 @@ def attack(params: Attack, stage: Stage) -> None:
                 for rate in params.rates:
                     members[name].append((key | {"attack": name, "setting": rate}, Member(f"{variant}-{own}-{rate}", copy.deepcopy(start), data, auxiliary, loss, rate)))
     for name, each in members.items():
-        schedule = params.schedule.model_copy(update={"epochs": params.longer.get(name, params.schedule.epochs)})
-        fit(stage, name, [member for _, member in each], schedule)
+        fit(stage, name, [member for _, member in each], params.schedule)
         rows += [key | verdict(member.model, domains, key["source"], params) for key, member in each]
     pd.DataFrame(rows).to_parquet(stage.out / "attacks.parquet", index=False)

@@ -29,7 +29,7 @@ class Preprocess(Params):
     side: int = Field(gt=0, description="height and width S of every image, pixels")
     domains: dict[str, str] = Field(description="domain -> the set of digits that it is made of")
     unseen: tuple[str, ...] = Field((), description="domains that nothing is ever trained on: no training images are made")
-    shares: tuple[float, float, float] = Field(description="shares of each set's digits for train, validation, test: disjoint")
+    shares: tuple[float, float, float] = Field(description="shares of each set's digits for train, validation, test: disjoint; a set with official test images is tested on those")
     images: tuple[int, int, int] = Field(description="images per domain for train, validation, test (at most as many as there are, for domains of real images)")
 
 
@@ -51,8 +51,9 @@ def patched(x_NHWC: torch.Tensor, patch: Patch) -> torch.Tensor:
 
 
 def download(params: Download, stage: Stage) -> None:
-    """Each set as <set>.safetensors: images (N, H, W) or (N, H, W, 3) uint8, labels (N,)."""
+    """Each set as <set>.safetensors: images (N, H, W) or (N, H, W, 3) uint8, labels (N,), held_out (N,): officially for tests."""
     for name in params.sets:
+        training = None  # how many images come first that are officially for training, where others are for tests
         if name == "digits":
             from sklearn.datasets import load_digits
 
@@ -61,22 +62,24 @@ def download(params: Download, stage: Stage) -> None:
         elif name.startswith("mnist"):
             part = "train" if name == "mnist_train" else "t10k"
             images, labels = idx(stage.fetch(f"{part}-images-idx3-ubyte.gz"), 16).reshape(-1, 28, 28), idx(stage.fetch(f"{part}-labels-idx1-ubyte.gz"), 8)
-        elif name == "usps":  # the official split is not kept: both parts are pooled, then split like every other set
+        elif name == "usps":
             import h5py
 
             with h5py.File(stage.fetch("usps.h5")) as file:
-                images = np.concatenate([file[f"{part}/data"][:] for part in ("train", "test")]).reshape(-1, 16, 16)
-                labels = np.concatenate([file[f"{part}/target"][:] for part in ("train", "test")])
-            images = np.rint(images * 255)
+                parts = [(file[f"{part}/data"][:], file[f"{part}/target"][:]) for part in ("train", "test")]
+            images, labels = (np.concatenate(arrays) for arrays in zip(*parts))
+            images, training = np.rint(images.reshape(-1, 16, 16) * 255), len(parts[0][1])
         elif name == "svhn":
             from scipy.io import loadmat
 
             parts = [loadmat(stage.fetch(file)) for file in SVHN.values()]
             images = np.concatenate([part["X"].transpose(3, 0, 1, 2) for part in parts])
             labels = np.concatenate([part["y"].ravel() for part in parts]) % 10  # the digit 0 is labelled 10
+            training = len(parts[0]["y"])
         else:
             raise ReproError(f"download.sets: no set {name!r}; known: digits, mnist, mnist_train, usps, svhn")
-        save_file({"images": np.ascontiguousarray(images.astype(np.uint8)), "labels": labels.astype(np.int64)}, stage.out / f"{name}.safetensors")
+        arrays = {"images": np.ascontiguousarray(images.astype(np.uint8)), "labels": labels.astype(np.int64)}
+        save_file(arrays | {"held_out": np.arange(len(labels)) >= (training or len(labels))}, stage.out / f"{name}.safetensors")
 
 
 def idx(path, header: int) -> np.ndarray:
@@ -88,7 +91,7 @@ def preprocess(params: Preprocess, stage: Stage) -> None:
     """domains.safetensors: `<domain>.<split>.x` (N, S, S, 3) uint8, `.y` (N,) labels, `.id` (N,) the digit each image is made of."""
     raw = stage.path("raw")
     sets = {name: load_file(raw / f"{name}.safetensors") for name in sorted(set(params.domains.values()))}
-    parts = {name: split(len(one["labels"]), params.shares, stage.rng("split", name)) for name, one in sets.items()}
+    parts = {name: split(one["held_out"], params.shares, stage.rng("split", name)) for name, one in sets.items()}
     arrays = {}
     for domain, source in params.domains.items():
         if domain not in domains.PAINTERS:
@@ -103,10 +106,14 @@ def preprocess(params: Preprocess, stage: Stage) -> None:
     save_file(arrays, stage.out / "domains.safetensors")
 
 
-def split(total: int, shares: tuple[float, float, float], rng: np.random.Generator) -> list[np.ndarray]:
-    """Disjoint random indices for train, validation and test."""
-    ends = np.rint(np.cumsum(shares) * total).astype(int)
-    return np.split(rng.permutation(total)[: ends[-1]], ends[:-1])
+def split(held_out_N: np.ndarray, shares: tuple[float, float, float], rng: np.random.Generator) -> list[np.ndarray]:
+    """Disjoint random indices for train, validation and test; for test those of `held_out_N`, if there are any."""
+    order = rng.permutation(len(held_out_N))
+    if held_out_N.any():
+        rest = order[~held_out_N[order]]
+        return [*np.split(rest, [round(shares[0] / (shares[0] + shares[1]) * len(rest))]), order[held_out_N[order]]]
+    ends = np.rint(np.cumsum(shares) * len(order)).astype(int)
+    return np.split(order[: ends[-1]], ends[:-1])
 
 
 def choose(part: np.ndarray, count: int, once: bool, rng: np.random.Generator) -> np.ndarray:

@@ -89,6 +89,7 @@ def evaluate(params: Evaluate, stage: Stage) -> None:
     for source, rows in frame[(frame.variant == "sl") & ~frame.patched].groupby("source"):
         for domain, own in rows.groupby("domain"):
             metrics |= spread(f"sl.{source}.{domain}", own.accuracy)
+    drop_by_pair = {}
     for variant in stage.variants:
         pairs = frame.loc[frame.variant == variant, ["source", "target"]].drop_duplicates().itertuples(index=False)
         by_pair = {}
@@ -106,7 +107,8 @@ def evaluate(params: Evaluate, stage: Stage) -> None:
             for i, key in enumerate(("source_drop", "relative_drop")):
                 each = np.array([pair[i] for pair in by_pair.values()])  # (pairs, seeds)
                 metrics |= spread(f"{variant}.{key}", each.mean(0)) | {f"{variant}.{key}.worst_pair": (each.mean(1).max() if i == 0 else each.mean(1).min())}
-    metrics |= verification(table, frame, labels) | authorisation(table, frame, domains.names)
+        drop_by_pair[variant] = {name.removeprefix(f"{variant}."): relative for name, (_, relative) in by_pair.items()}
+    metrics |= ablation(drop_by_pair) | verification(table, frame, labels) | authorisation(table, frame, domains.names)
     thief = best_for_thief(pd.read_parquet(stage.path("attack") / "attacks.parquet"), params.tolerance)
     metrics |= thief_metrics(thief)
     frame.to_parquet(stage.out / "accuracies.parquet", index=False)
@@ -115,43 +117,58 @@ def evaluate(params: Evaluate, stage: Stage) -> None:
     stage.metrics(metrics)
 
 
-def verification(table: Table, frame: pd.DataFrame, labels: dict[str, torch.Tensor]) -> dict[str, float]:
-    """Section 4.2: clean and patched accuracy, their gap, and how surprising the patched accuracy would be for a supervised model.
-
-    The last is log10 P[X <= hits], X binomial with the supervised model's patched accuracy: our addition.
-    """
+def ablation(drop_by_pair: dict[str, dict[str, np.ndarray]]) -> dict[str, float]:
+    """Relative target drop with the whole objective and without one of its terms, over the pairs that all were trained on."""
+    variants = [v for v in ("target", "target_kl", "target_mmd") if v in drop_by_pair]
+    common = set.intersection(*(set(drop_by_pair[v]) for v in variants))
     metrics = {}
-    for source in frame[frame.variant == "ownership"].source.unique():
-        for variant in ("sl", "ownership"):
-            seeds = len(table("ownership", source, source))
-            clean, stamped = (table(variant, source, source, stamp=stamp)[:seeds] for stamp in (False, True))
-            metrics |= spread(f"verify.{variant}.{source}.clean", clean) | spread(f"verify.{variant}.{source}.patched", stamped) | spread(f"verify.{variant}.{source}.gap", clean - stamped)
-        n = len(labels[source])
-        innocent = table("sl", source, source, stamp=True)[:seeds] / 100
-        tails = [logsumexp(binom.logpmf(np.arange(hits + 1), n, p)) for hits, p in zip(np.rint(stamped / 100 * n).astype(int), innocent)]
-        metrics[f"verify.{source}.log10_p"] = max(tails) / np.log(10)
+    for variant in variants if common else ():
+        metrics |= spread(f"ablation.{variant}.relative_drop", np.mean([drop_by_pair[variant][pair] for pair in sorted(common)], axis=0))
     return metrics
 
 
+def verification(table: Table, frame: pd.DataFrame, labels: dict[str, torch.Tensor]) -> dict[str, float]:
+    """Section 4.2: clean and patched accuracy, their gap, and how surprising the patched accuracy would be for a supervised model.
+
+    The last is log10 P[X <= hits], X binomial with the supervised model's patched accuracy, of the least surprising model: our
+    addition.
+    """
+    marked = frame[frame.variant == "ownership"]
+    seeds, metrics, tails = marked.seed.nunique(), {}, []
+    for variant in ("sl", "ownership"):
+        each = [[table(variant, s, s, stamp=stamp)[:seeds] for stamp in (False, True)] for s in marked.source.unique()]
+        clean, stamped = np.mean(each, axis=0)  # over sources
+        metrics |= spread(f"verify.{variant}.clean", clean) | spread(f"verify.{variant}.patched", stamped) | spread(f"verify.{variant}.gap", clean - stamped)
+    for source in marked.source.unique():
+        n = len(labels[source])
+        innocent, suspect = (table(variant, source, source, stamp=True)[:seeds] / 100 for variant in ("sl", "ownership"))
+        tails += [logsumexp(binom.logpmf(np.arange(round(q * n) + 1), n, p)) for p, q in zip(innocent, suspect)]
+    return metrics | {"verify.log10_p": max(tails) / np.log(10)}
+
+
 def authorisation(table: Table, frame: pd.DataFrame, names: list[str]) -> dict[str, float]:
-    """Section 4.3: accuracy on the patched source, and on every other input."""
+    """Section 4.3: accuracy on the patched source and on every other input, by source and over all of them."""
+    sources = frame[frame.variant == "authorisation"].source.unique()
     metrics = {}
-    for source in frame[frame.variant == "authorisation"].source.unique():
-        for variant in ("sl", "authorisation"):
+    for variant in ("sl", "authorisation"):
+        served, refused = [], []
+        for source in sources:
             inputs = {(d, stamp): table(variant, source, d, stamp=stamp) for d in names for stamp in (False, True)}
-            others = [value for key, value in inputs.items() if key != (source, True)]
-            metrics |= spread(f"authorise.{variant}.{source}.authorised", inputs[source, True]) | spread(f"authorise.{variant}.{source}.others", np.mean(others, axis=0))
-            metrics[f"authorise.{variant}.{source}.others.worst"] = max(value.mean() for value in others)
+            served.append(inputs[source, True])
+            refused.append([value for key, value in inputs.items() if key != (source, True)])
             for (domain, stamp), value in inputs.items():
                 metrics |= spread(f"authorise.{variant}.{source}.{'patched' if stamp else 'plain'}.{domain}", value)
+        metrics |= spread(f"authorise.{variant}.authorised", np.mean(served, axis=0)) | spread(f"authorise.{variant}.others", np.mean(refused, axis=(0, 1)))
+        metrics[f"authorise.{variant}.others.worst"] = np.mean(refused, axis=2).max()
     return metrics
 
 
 def best_for_thief(attacks: pd.DataFrame, tolerance: float) -> pd.DataFrame:
     """Of each model and attack, the setting that removes most: highest patched accuracy (NTL), rarest answer (watermark).
 
-    A setting is open to the thief if it keeps clean validation accuracy within `tolerance` points of the released model; if
-    none does, the one that keeps most is taken.
+    It is chosen on validation images alone, the test images then say what was achieved. A setting is open to the thief if it
+    keeps clean accuracy within `tolerance` points of the released model; if none does, the one that keeps most is taken. No thief
+    knows the patch: this is the most that any choice of the learning rate could bring.
     """
     chosen = []
     before = attacks[attacks.attack == "none"].set_index(["variant", "source", "seed"]).clean_validation
@@ -159,7 +176,7 @@ def best_for_thief(attacks: pd.DataFrame, tolerance: float) -> pd.DataFrame:
         open_ = rows[rows.clean_validation >= before[variant, source, seed] - tolerance / 100]
         if open_.empty:
             open_ = rows[rows.clean_validation == rows.clean_validation.max()]
-        chosen.append(open_.loc[open_.patched.idxmax() if variant == "ownership" else open_.answers.idxmin()])
+        chosen.append(open_.loc[open_.patched_validation.idxmax() if variant == "ownership" else open_.answers_validation.idxmin()])
     return pd.DataFrame(chosen).reset_index(drop=True)
 
 

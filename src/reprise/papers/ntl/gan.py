@@ -163,10 +163,10 @@ def freeze_direction(net: Generator, direction: int) -> None:
             parameter.grad[: len(parameter) // 4 * direction] = 0
 
 
-def augmentation_loss(discriminator: Discriminator, real: torch.Tensor, fake: torch.Tensor, y_B: torch.Tensor, distance: float, dropout: torch.Generator | None) -> tuple[torch.Tensor, torch.Tensor]:
+def augmentation_loss(discriminator: Discriminator, real: torch.Tensor, fake: torch.Tensor, y_B: torch.Tensor, distance: float) -> tuple[torch.Tensor, torch.Tensor]:
     """L_aug = - min(dis, MMD(D_z(x), D_z(G(z, y)))) + 0.5 CE(D_class(G(z, y)), y), and the MMD itself."""
-    _, classes, z_fake = discriminator(fake, dropout)
+    _, classes, z_fake = discriminator(fake)
     with torch.no_grad():
-        z_real = discriminator(real, dropout)[2]
+        z_real = discriminator(real)[2]
     reached = mmd(z_real, z_fake)
     return -reached.clamp_max(distance) + 0.5 * F.cross_entropy(classes, y_B), reached.detach()

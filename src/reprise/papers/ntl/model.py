@@ -29,6 +29,18 @@ class Architecture(Params):
     split: int = Field(10, gt=0, description="Phi is the first `split` modules, counted conv, ReLU, pooling: 10 as released")
 
 
+class Pool(nn.Module):
+    """2x2 max-pooling. On a GPU as a maximum over axes: max_pool2d's gradient there is a sum in no fixed order."""
+
+    def forward(self, x_NCHW: torch.Tensor) -> torch.Tensor:
+        return windowed(x_NCHW) if x_NCHW.is_cuda else F.max_pool2d(x_NCHW, 2)
+
+
+def windowed(x_NCHW: torch.Tensor) -> torch.Tensor:
+    """The same maxima; among equal ones the gradient is shared, where max_pool2d gives it to the first."""
+    return x_NCHW.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).amax((3, 5))
+
+
 class VGG(nn.Module):
     """`model(x)` gives (z, logits): the flattened features of the split layer and the class scores.
 
@@ -42,7 +54,7 @@ class VGG(nn.Module):
         channels = 3
         for entry in CONFIGURATIONS[arch.name]:
             if entry == "M":
-                layers.append(nn.MaxPool2d(2))
+                layers.append(Pool())
                 side //= 2
             else:
                 layers += [nn.utils.skip_init(nn.Conv2d, channels, entry, 3, padding=1), nn.ReLU()]
