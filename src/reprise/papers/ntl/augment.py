@@ -90,14 +90,14 @@ def fit_gan(params: Augment, gan: Gan, stage: Stage, name: str, x_NCHW: torch.Te
         batches = torch.randperm(len(y_N), generator=rng).to(y_N.device).split(gan.batch)[: len(y_N) // gan.batch]
         rows = [trainer.step(x_NCHW[rows], y_N[rows]) for rows in batches]
         loop.log(**{key: torch.stack([row[key] for row in rows]).mean() for key in rows[0]})
-    return generator, discriminator.eval().requires_grad_(False)
+    return generator, discriminator.requires_grad_(False)
 
 
 def bend(params: Augment, gan: Gan, stage: Stage, name: str, generator: Generator, discriminator: Discriminator, x_NCHW: torch.Tensor, y_N: torch.Tensor) -> tuple[tuple[torch.Tensor, torch.Tensor], list[dict]]:
     """Step B: from the trained G, one generator for each distance and direction; their images, labels and what they reached.
 
-    D is frozen and evaluates: in training mode the batch norm of each batch would take out what sets the two apart, and the
-    MMD would stay where it was, whatever `dis`.
+    D is frozen and judges as it did while the GAN was trained, with dropout and the batch norm of the batch. Apart, as released,
+    the batch norm takes out what sets the two apart, and the MMD stays where it was whatever `dis`; together, `dis` acts.
     """
     images, labels, rows = [], [], []
     for level in params.levels:
@@ -109,7 +109,7 @@ def bend(params: Augment, gan: Gan, stage: Stage, name: str, generator: Generato
                 for batch in order(len(y_N), level.steps * gan.batch, rng).split(gan.batch):
                     batch = batch.to(y_N.device)
                     fake, y = draw(bent, len(batch), gan.noise, rng, y_N[batch])
-                    loss, reached = augmentation_loss(discriminator, x_NCHW[batch], fake, y, distance)
+                    loss, reached = augmentation_loss(gan, discriminator, x_NCHW[batch], fake, y, distance, rng)
                     adam.zero_grad()
                     loss.backward()
                     freeze_direction(bent, direction)

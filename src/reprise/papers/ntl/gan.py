@@ -125,28 +125,32 @@ class Trainer:
         adam_g, adam_d, adam_both = self.optimisers
 
         fake, _ = draw(self.generator, count, p.noise, self.rng)
-        _, (validity, _) = self.judge(x_BCHW, fake)
+        _, (validity, *_) = self.judge(x_BCHW, fake)
         g_loss = (validity - 1).square().mean()
         descend(adam_g, g_loss)
 
-        (real_validity, real_classes), (fake_validity, _) = self.judge(x_BCHW, fake.detach())
+        (real_validity, real_classes, _), (fake_validity, *_) = self.judge(x_BCHW, fake.detach())
         d_loss = ((real_validity - 1).square().mean() + fake_validity.square().mean()) / 2
         gate = d_loss.detach() > p.gate[0] or g_loss.detach() < p.gate[1]
         descend(adam_d, d_loss * gate + p.classify * F.cross_entropy(real_classes, y_B))
 
         fake, labels = draw(self.generator, count, p.noise, self.rng)
-        _, (_, classes) = self.judge(x_BCHW, fake)
+        _, (_, classes, _) = self.judge(x_BCHW, fake)
         information = F.cross_entropy(classes, labels)
         descend(adam_both, information)
         return {"loss_g": g_loss.detach(), "loss_d": d_loss.detach(), "loss_information": information.detach()}
 
     def judge(self, real: torch.Tensor, fake: torch.Tensor) -> tuple[tuple, tuple]:
-        """(validity, class scores) of real and of fake images."""
-        if self.params.judged == "apart":
-            return self.discriminator(real, self.rng)[:2], self.discriminator(fake, self.rng)[:2]
-        validity, classes, _ = self.discriminator(torch.cat([real, fake]), self.rng)
-        n = len(real)
-        return (validity[:n], classes[:n]), (validity[n:], classes[n:])
+        """`judge` by this discriminator."""
+        return judge(self.params, self.discriminator, real, fake, self.rng)
+
+
+def judge(params: Gan, discriminator: Discriminator, real: torch.Tensor, fake: torch.Tensor, rng: torch.Generator) -> tuple[tuple, tuple]:
+    """(validity, class scores, features) of real and of fake images, in one pass or in two."""
+    if params.judged == "apart":
+        return discriminator(real, rng), discriminator(fake, rng)
+    both = discriminator(torch.cat([real, fake]), rng)
+    return tuple(part[: len(real)] for part in both), tuple(part[len(real) :] for part in both)
 
 
 def descend(optimiser: torch.optim.Optimizer, loss: torch.Tensor) -> None:
@@ -163,10 +167,8 @@ def freeze_direction(net: Generator, direction: int) -> None:
             parameter.grad[: len(parameter) // 4 * direction] = 0
 
 
-def augmentation_loss(discriminator: Discriminator, real: torch.Tensor, fake: torch.Tensor, y_B: torch.Tensor, distance: float) -> tuple[torch.Tensor, torch.Tensor]:
+def augmentation_loss(params: Gan, discriminator: Discriminator, real: torch.Tensor, fake: torch.Tensor, y_B: torch.Tensor, distance: float, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     """L_aug = - min(dis, MMD(D_z(x), D_z(G(z, y)))) + 0.5 CE(D_class(G(z, y)), y), and the MMD itself."""
-    _, classes, z_fake = discriminator(fake)
-    with torch.no_grad():
-        z_real = discriminator(real)[2]
+    (*_, z_real), (_, classes, z_fake) = judge(params, discriminator, real, fake, rng)
     reached = mmd(z_real, z_fake)
     return -reached.clamp_max(distance) + 0.5 * F.cross_entropy(classes, y_B), reached.detach()
