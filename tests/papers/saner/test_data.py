@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from reprise import datasets
 from reprise import params as parameters
 from reprise.papers.saner import data, text, tweetgen
 from reprise.papers.saner.corpus import Corpus
@@ -190,6 +191,23 @@ def test_the_real_files_are_what_their_source_says(mirror):
             assert (len(sentences), sum(len(w) for w, _ in sentences), entities) == count, (corpus, split)
             strays[corpus, split] = sum(a != b for _, tags in sentences for a, b in zip(tags, text.repair(tags)))
     assert {key: n for key, n in strays.items() if n} == {("WB", "train"): 10, ("WB", "test"): 4}
+
+
+@pytest.mark.mirror
+def test_weibo_comes_through_the_registry_and_is_prepared_by_characters(mirror, tmp_path):
+    for split in ("train", "dev", "test"):
+        datasets.fetch("saner", f"WB.{split}.txt", tmp_path)  # checksums verified
+    characters = sorted({c for words, _ in text.read_conll(tmp_path / "WB.train.txt") for c in words if "一" <= c <= "龥"})[:300]
+    vectors = np.random.default_rng(0).standard_normal((300, 8))
+    (tmp_path / "characters.txt").write_text("".join(f"{c} {' '.join(map(str, row))}\n" for c, row in zip(characters, vectors)))
+    settings = {**parameters.block("saner", "preprocess", "real"), "corpora": {"WB": {"vectors": "characters.txt"}}}
+    (tmp_path / "WB").mkdir()
+    data.prepare(params := data.Preprocess.model_validate(settings), "WB", params.corpora["WB"], tmp_path, tmp_path / "WB", stage=None)
+    corpus = Corpus(tmp_path / "WB")
+    assert corpus.types == [f"{kind}.{level}" for kind in ("GPE", "LOC", "ORG", "PER") for level in ("NAM", "NOM")]
+    assert [len(text.spans(corpus.tags(split), corpus.first_N[split])) for split in ("train", "dev", "test")] == [1895, 389, 418]  # stray I- repaired
+    covered = corpus.words.word.isin(characters).to_numpy()
+    assert covered.sum() == 300 and (corpus.near_WM[covered] > 0).all() and (corpus.near_WM[~covered] == 0).all()
 
 
 @pytest.mark.mirror

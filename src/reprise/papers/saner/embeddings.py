@@ -60,11 +60,11 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
-def read_vectors(path: Path, wanted: set[str] | None = None) -> tuple[list[str], np.ndarray]:
+def read_vectors(path: Path) -> tuple[list[str], np.ndarray]:
     """Words and unit vectors from a text file `word x1 ... xd`, with or without a `count dim` header line.
 
     Raises:
-        ReproError: a line has another number of columns than the first, or nothing was wanted.
+        ReproError: a line has another number of columns than the first, or there is none.
     """
     words, rows, size = [], [], None
     with path.open(encoding="utf-8") as file:
@@ -75,11 +75,10 @@ def read_vectors(path: Path, wanted: set[str] | None = None) -> tuple[list[str],
             size = size or len(values)
             if len(values) != size:
                 raise ReproError(f"{path.name}, line {number}: {len(values)} numbers, not {size} as before")
-            if wanted is None or word in wanted:
-                words.append(word)
-                rows.append(np.array(values, np.float32))
+            words.append(word)
+            rows.append(np.array(values, np.float32))
     if not words:
-        raise ReproError(f"{path.name} has none of the wanted words")
+        raise ReproError(f"{path.name} holds no vector")
     return words, unit(np.stack(rows)).astype(np.float32)
 
 
@@ -103,7 +102,8 @@ def neighbours(vectors: np.ndarray, rows: np.ndarray, allowed: np.ndarray, m: in
         numbers (len(rows), m), -1 where there are fewer, and cosines (0 there), rounded to 1e-6.
     """
     candidates = np.flatnonzero(allowed)
-    table, width = np.ascontiguousarray(vectors[candidates].T), -(-len(candidates) // GROUP)
+    table = np.ascontiguousarray(vectors[candidates].T)
+    width = -(-len(candidates) // GROUP) | 1  # odd: rows of whole memory pages would share the same few cache lines
     place = np.full(len(vectors), -1)
     place[candidates] = np.arange(len(candidates))
     ids, cosines = np.full((len(rows), m), -1, np.int64), np.zeros((len(rows), m), np.float32)

@@ -72,12 +72,12 @@ class Analysis:
     def facts(self) -> dict[str, float]:
         """What the corpus is like: shares in percent, and how pure the neighbours are where the truth is known."""
         corpus = self.corpus
-        entity = corpus.row_of_word[self.word_N] > 0
+        covered_N = corpus.row_of_word[self.word_N] > 0
         result = {
             "unseen_entity_tokens": metrics.percent(self.new_N[self.inside_N].sum(), self.inside_N.sum()),
             "unseen_entity_strings": metrics.percent(self.unseen_string.sum(), len(self.gold)),
-            "covered_tokens": metrics.percent(entity.sum(), len(entity)),
-            "covered_entity_tokens": metrics.percent(entity[self.inside_N].sum(), self.inside_N.sum()),
+            "covered_tokens": metrics.percent(covered_N.sum(), len(covered_N)),
+            "covered_entity_tokens": metrics.percent(covered_N[self.inside_N].sum(), self.inside_N.sum()),
         }
         if (path := corpus.folder / "truth.parquet").exists():
             truth = pd.read_parquet(path).set_index("word").classes.str.split()

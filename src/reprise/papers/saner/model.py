@@ -26,7 +26,7 @@ class Architecture(Params):
     augmentation: Literal["none", "mean", "attention"] = Field(description="how similar words are weighted: not used, direct summation (mean), attention")
     fusion: Literal["none", "concat", "add", "gate"] = Field(description="how h and v meet: [h; v], g*h + (1-g)*v, or [g*h; (1-g)*v]")
     value_init: Literal["random", "source"] = Field(description="value vectors: a trained table, or the source vectors through a learned projection")
-    value_std: float = Field(gt=0, description="standard deviation of a random value table's first entries")
+    value_std: float = Field(gt=0, description="standard deviation of the entries of a new value table, or of the source vectors before their projection; the paper's is 1")
     m: int = Field(gt=0, description="similar words of a token")
     d: int = Field(gt=0, description="model size D")
     heads: int = Field(gt=0, description="attention heads")
@@ -88,7 +88,7 @@ class Augmentation(nn.Module):
         super().__init__()
         self.attention, self.size = a.augmentation == "attention", a.d
         if a.value_init == "source":
-            self.register_buffer("vectors", vectors_RV, persistent=False)
+            self.register_buffer("vectors", vectors_RV * (a.value_std * math.sqrt(vectors_RV.shape[1])), persistent=False)
             self.project = Linear(rngs, vectors_RV.shape[1], a.d, bias=False)
         else:
             self.values = Embedding(rngs, len(vectors_RV), a.d, a.value_std, padded=True)

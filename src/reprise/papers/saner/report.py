@@ -34,8 +34,7 @@ def summary(scores: pd.DataFrame) -> pd.DataFrame:
     mean, std = grouped.mean(), grouped.std().fillna(0)
     cells = {c: [f"{m:.2f} ± {s:.2f}" if c.startswith("gate") else f"{m:.1f} ± {s:.1f}" for m, s in zip(mean[c], std[c])] for c in columns}
     frame = pd.DataFrame(cells, index=mean.index).reset_index()
-    ungated = ~frame.variant.str.contains("_ga|^m|random|table|gate")
-    frame.loc[ungated, ["gate_seen", "gate_unseen"]] = "–"
+    frame.loc[mean.gate_seen.to_numpy() == 1, ["gate_seen", "gate_unseen"]] = "–"  # no gate
     return frame.replace("nan ± 0.0", "–")
 
 
@@ -58,7 +57,7 @@ def figure_unseen(page: Page, scores: pd.DataFrame, corpus: str) -> None:
     part = scores[scores.corpus == corpus]
     variants = [v for names in INPUTS.values() for v in names if v in set(part.variant)]
     mean, std = (part.groupby("variant")[["recall_seen", "recall_unseen"]].agg(how).reindex(variants).fillna(0) for how in ("mean", "std"))
-    with page.figure("unseen", f"Recall on {corpus}: the gain lies in entities that training never showed.", width=7) as (fig, ax):
+    with page.figure("unseen", f"Recall on {corpus}, of entities with and without a token that training never showed.", width=7) as (fig, ax):
         for k, (column, hatch, colour, label) in enumerate([("recall_seen", "", "#56b4e9", "all tokens seen in training"), ("recall_unseen", "///", "#e69f00", "a token unseen in training")]):
             ax.bar([i + 0.4 * k - 0.2 for i in range(len(variants))], mean[column], 0.4, yerr=std[column], hatch=hatch, color=colour, edgecolor="black", capsize=2, label=label)
         ax.set_xticks(range(len(variants)), variants, rotation=30, ha="right")
