@@ -112,6 +112,13 @@ def test_augmentation_masks_and_weights(value_init):
     torch.testing.assert_close(layer(h[:, :, 3:4], near[:, :, 4:5])[0], v[:, :, 3:4])  # their order does not matter
 
 
+def test_source_values_have_entries_as_large_as_those_of_a_table():
+    unit = torch.nn.functional.normalize(randn(400, 6), dim=1)
+    source, table = (Augmentation(rngs(), Architecture(**{**TINY, "value_init": kind}), unit) for kind in ("source", "random"))
+    assert source.vectors.square().mean().item() == pytest.approx(TINY["value_std"] ** 2)
+    assert table.values.weight.square().mean().item() == pytest.approx(TINY["value_std"] ** 2, rel=0.1)
+
+
 def test_direct_summation_is_the_mean_of_those_there():
     layer, h = augmentation(kind="mean"), randn(1, 1, 1, 8)
     v, p = layer(h, torch.tensor([[[[1, 2, 0, 4]]]]))
