@@ -4,10 +4,11 @@ The saddle point is found part by part, each by the method that finds it stably:
 
 - nu (the paper's Q): fitted Q evaluation under the weights, with a slowly following target network. Targets are centred: nu is
   then right up to a constant, and the constant, which bootstrapping would learn last (at rate 1 - gamma), is solved for exactly.
-- zeta = net^2 >= 0: the saddle point of the dual-regularised Lagrangian without reward,
-      min_{u, lam} max_zeta (1 - gamma) E_v[u(s0)] + lam + E_w[zeta (gamma u(s', a') - u(s, a) - lam)] - E_w[zeta^2] / 2,
-  by optimistic Adam, then self-normalised, E_w[zeta] = 1. Yang et al. (2020) show that neither the regulariser nor the multiplier
-  lam of the mean biases zeta; lam spares u its slowest direction, constants, which the game sees at a rate of 1 - gamma.
+  nu = scale * net with scale = sd(r) / sqrt(1 - gamma): so far apart are sums of about 1 / (1 - gamma) rewards that fluctuate.
+- zeta = net^2 / E_w[net^2], which is >= 0 and has mean 1: the saddle point of the dual-regularised Lagrangian without reward,
+      min_u max_zeta (1 - gamma) E_v[u(s0)] + E_w[zeta (gamma u(s', a') - u(s, a))] - E_w[zeta^2] / 2,
+  by optimistic Adam. Yang et al. (2020) show that neither the regulariser nor the constraint on the mean biases zeta; the
+  constraint spares u its slowest direction, constants, which the game would see at a rate of 1 - gamma.
 - the weights of each side from ell = (1 - gamma) nu(s0) + zeta (r + gamma nu' - nu) on all transitions, in closed form. No gradient
   runs through them.
 
@@ -18,6 +19,7 @@ Shapes: E members, B datasets (E = B or 2 B, sides innermost), n transitions, N 
 target, I inputs, R rows of a minibatch. Activations are feature-major, [E, I, R].
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,7 +38,7 @@ LOG_EVERY = 20  # steps
 @dataclass(frozen=True)
 class Rows:
     """B datasets: x_BIn inputs of (s, a), r_Bn, next_BMIn inputs of (s', a'), start_BMIN inputs of (s0, a0); a' and a0 are M draws
-    of the target policy. mean_B and sd_B: the rewards' average and spread, the scale of nu."""
+    of the target policy. mean_B and sd_B: the rewards' average and spread."""
 
     x_BIn: torch.Tensor
     r_Bn: torch.Tensor
@@ -72,12 +74,11 @@ def rows(s_BnD: np.ndarray, a_BnK: np.ndarray, r_Bn: np.ndarray, next_BnD: np.nd
 
 @dataclass(frozen=True)
 class Nets:
-    """Stacks: nu and its slow copy, the multipliers u and lam of the ratio's game, the root of zeta."""
+    """Stacks: nu and its slow copy, the opponent u of the ratio's game, the root of zeta."""
 
     nu: Weights
     slow: Weights
     u: Weights
-    lam: Weights
     root: Weights
 
     def repeated(self, sides: int) -> "Nets":
@@ -86,10 +87,12 @@ class Nets:
 
 
 def networks(inputs: int, hidden: list[int], generators: list[torch.Generator], device: str = "cpu") -> Nets:
-    """Glorot-uniform stacks of E = len(generators) members; zeta begins near 1, away from the dead point that squaring has at 0."""
+    """Glorot-uniform stacks of E = len(generators) members; nu and u begin near 0, zeta near 1, away from the dead point of the square."""
     nu, u, root = (glorot([inputs, *hidden, 1], generators, device) for _ in range(3))
+    for stack in (nu, u):
+        stack[f"w{len(hidden)}"] *= 0.01
     root[f"b{len(hidden)}"] += 1.0
-    return Nets(nu, {k: w.clone() for k, w in nu.items()}, u, {"lam": torch.zeros(len(generators), device=device)}, root)
+    return Nets(nu, {k: w.clone() for k, w in nu.items()}, u, root)
 
 
 class Neural(Params):
@@ -104,7 +107,7 @@ class Neural(Params):
     round_level: float = Field(gt=0, lt=1, description="nominal coverage whose weights a re-training uses")
     batch: int = Field(gt=0, description="transitions R of a minibatch; all initial states are in every one")
     lr_nu: float = Field(gt=0, description="Adam's rate for nu, falling to 0 along a cosine")
-    lr_zeta: float = Field(gt=0, description="optimistic Adam's rate for zeta and its opponents u and lam, falling likewise")
+    lr_zeta: float = Field(gt=0, description="optimistic Adam's rate for zeta and its opponent u, falling likewise")
     polyak: float = Field(gt=0, le=1, description="how fast the target network follows nu")
 
 
@@ -113,9 +116,8 @@ def fit(nets: Nets, data: Rows, w_En: torch.Tensor, v_EN: torch.Tensor, gamma: f
     device, generator = data.r_Bn.device, stage.generator("batches", name)
     optimisers = {  # plain Adam for nu, optimistic Adam for the players of the game
         "nu": OptimisticAdam(nets.nu, beta1=0.9, optimism=0.0),
-        "u": OptimisticAdam(nets.u, beta1=0.5, clip=1.0),
-        "lam": OptimisticAdam(nets.lam, beta1=0.5, clip=1.0),
-        "root": OptimisticAdam(nets.root, beta1=0.5, clip=1.0),
+        "u": OptimisticAdam(nets.u, beta1=0.5),
+        "root": OptimisticAdam(nets.root, beta1=0.5),
     }
     loop = Loop(stage, steps, {"nets": vars(nets), "optimisers": optimisers, "generator": generator}, name=name)
     n, M = data.r_Bn.shape[-1], data.next_BMIn.shape[1]
@@ -130,29 +132,28 @@ def fit(nets: Nets, data: Rows, w_En: torch.Tensor, v_EN: torch.Tensor, gamma: f
         r_ER = (data.r_Bn[:, index] - data.mean_B[:, None]) / data.sd_B[:, None]
 
         nu = {k: w.detach().requires_grad_() for k, w in nets.nu.items()}
-        with torch.no_grad():  # nu = scale * net, so that the net's outputs are of order 1 whatever gamma is
-            target_ER = (1 - gamma) * r_ER + gamma * forward(nets.slow, next_EIR)[:, 0]
+        with torch.no_grad():  # in units of `scale`
+            target_ER = math.sqrt(1 - gamma) * r_ER + gamma * forward(nets.slow, next_EIR)[:, 0]
             target_ER = target_ER - (w_ER * target_ER).mean(-1, keepdim=True)
         loss_nu_E = (w_ER * (forward(nu, x_EIR)[:, 0] - target_ER).square()).mean(-1) / 2
 
         u = {k: w.detach().requires_grad_() for k, w in nets.u.items()}
-        lam_E = nets.lam["lam"].detach().requires_grad_()
         root = {k: w.detach().requires_grad_() for k, w in nets.root.items()}
         u_EX = forward(u, torch.cat([x_EIR, next_EIR, start_EIR], -1))[:, 0]
         u_ER, u_next_ER, u_start_ER = u_EX.split([settings.batch, settings.batch, start_weight_ER.shape[-1]], -1)
         zeta_ER = forward(root, x_EIR)[:, 0].square()
+        zeta_ER = zeta_ER / (w_ER * zeta_ER).mean(-1, keepdim=True)
         flow_E = (1 - gamma) * (start_weight_ER * u_start_ER).sum(-1) + (w_ER * zeta_ER * (gamma * u_next_ER - u_ER)).mean(-1)
-        game_E = flow_E + lam_E * (1 - (w_ER * zeta_ER).mean(-1)) - (w_ER * zeta_ER.square()).mean(-1) / 2
+        game_E = flow_E - (w_ER * zeta_ER.square()).mean(-1) / 2
 
-        gradients = iter(torch.autograd.grad(loss_nu_E.sum() + game_E.sum(), [*nu.values(), *u.values(), lam_E, *root.values()]))
+        gradients = iter(torch.autograd.grad(loss_nu_E.sum() + game_E.sum(), [*nu.values(), *u.values(), *root.values()]))
         optimisers["nu"].step({k: next(gradients) for k in nu}, cosine(rate * settings.lr_nu, step, steps))
         optimisers["u"].step({k: next(gradients) for k in u}, cosine(rate * settings.lr_zeta, step, steps))
-        optimisers["lam"].step({"lam": next(gradients)}, cosine(rate * settings.lr_zeta, step, steps))
         optimisers["root"].step({k: -next(gradients) for k in root}, cosine(rate * settings.lr_zeta, step, steps))  # zeta ascends
         for k, w in nets.slow.items():
             w.lerp_(nets.nu[k], settings.polyak)
         if step % LOG_EVERY == 0:
-            loop.log(loss_nu=loss_nu_E, loss_game=game_E, zeta=zeta_ER.detach().mean(-1))
+            loop.log(loss_nu=loss_nu_E, loss_game=game_E, zeta_square=zeta_ER.detach().square().mean(-1))
 
 
 @torch.no_grad()
@@ -162,7 +163,7 @@ def terms(nets: Nets, data: Rows, w_En: np.ndarray, v_EN: np.ndarray, gamma: flo
     zeta is self-normalised, then the constant of nu is the one for which E_w[td] = 0: both are exact solutions of the saddle
     point in the direction of constants. rho = (1 - gamma) E_v[nu(s0)] is then the doubly robust estimate.
     """
-    scale_E1 = (data.sd_B.double() / (1 - gamma)).cpu().numpy()[:, None]
+    scale_E1 = (data.sd_B.double() / math.sqrt(1 - gamma)).cpu().numpy()[:, None]
     M = data.next_BMIn.shape[1]
 
     def nu(x_EIR: torch.Tensor) -> np.ndarray:

@@ -35,7 +35,7 @@ class Train(Params):
     environment: Name = Field(description="which log")
     trajectories: tuple[int, ...] = Field(description="sizes of the data: the first so many trajectories")
     levels: tuple[float, ...] = Field(description="nominal coverages")
-    datasets: int | None = Field(None, gt=0, description="use the first so many datasets; all if absent")
+    datasets: tuple[int, int] | None = Field(None, description="which datasets, first and one past the last; all if absent")
     methods: dict[str, Method] = Field({}, description="forms of the interval, by name")
     resamples: int = Field(0, ge=0, description="bootstrap resamples of the baselines; 0: no baselines")
     neural: Neural | None = Field(None, description="networks for Q and the ratio, at one size of the data")
@@ -110,7 +110,7 @@ def train(params: Train, stage: Stage) -> None:
         )
 
     for size in params.trajectories:
-        log = everything[: params.datasets, :size]
+        log = everything[slice(*params.datasets or (None,)), :size]
         if params.neural:
             for name, (estimate_B, ends) in train_neural(params, problem, log, levels, stage).items():
                 record(name, size, estimate_B, ends)
