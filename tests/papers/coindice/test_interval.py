@@ -33,9 +33,32 @@ def case():
     return log, frame, policy, pd.DataFrame(policy, index=states, columns=actions)
 
 
-def test_the_worked_example():
+def shop(visits=60, steps=6):
+    """A log of visits to a shop whose price is low or high, by a customer who buys at random."""
+    rng, rows = np.random.default_rng(0), []
+    for visit in range(visits):
+        state = rng.choice(["low", "high"])
+        for _ in range(steps):
+            action = rng.choice(["wait", "buy"])
+            price = {"low": 1.0, "high": 3.0}[state]
+            after = rng.choice(["low", "high"], p=[0.7, 0.3] if state == "low" else [0.4, 0.6])
+            rows.append((visit, state, action, 2.0 - price if action == "buy" else 0.0, after))
+            state = after
+    return pd.DataFrame(rows, columns=list(module.COLUMNS))
+
+
+def test_the_worked_examples(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shop().to_csv("log.csv", index=False)
     result = doctest.testmod(module)
-    assert result.attempted > 0 and result.failed == 0
+    assert result.attempted >= 9 and result.failed == 0
+
+
+def test_the_worked_example_holds_the_exact_value():
+    P, r = np.array([[0.7, 0.3], [0.4, 0.6]]), np.array([0.8 * 1.0, 0.1 * -1.0])  # the policy of the example, which buys at 1 rather than at 3
+    rho = 0.1 * np.array([0.5, 0.5]) @ np.linalg.solve(np.eye(2) - 0.9 * P, r)
+    found = interval(shop(), {"low": {"wait": 0.2, "buy": 0.8}, "high": {"wait": 0.9, "buy": 0.1}}, gamma=0.9)
+    assert found.lower < rho < found.upper
 
 
 @pytest.mark.parametrize("pairing", ["two_sample", "per_transition"])

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from reprise import params as parameters
-from reprise.kits.offpolicy import intervals, simulate
+from reprise.kits.offpolicy import intervals, simulate, tables
 from reprise.kits.offpolicy.estimators import returns
 from reprise.papers.coindice import baselines, data, evaluate
 from reprise.papers.coindice.neural import Neural
@@ -93,6 +93,18 @@ def test_coverage_table_by_hand():
     (row,) = evaluate.coverage(frame, 1.0).itertuples()
     assert row.coverage == 0.5 and row.below == 0.25 and row.width == 1.5 and row.bias == pytest.approx(1.1875) and row.datasets == 4
     assert (row.band_low, row.band_high) == (0.0, 1.0) and row.inside  # 0 to 4 of 4 at 1/2
+
+
+def test_the_renormalised_policy_is_valued_exactly():
+    """Two states; the log of the first dataset never shows action 1 in state 0, that of the second shows everything."""
+    rng = np.random.default_rng(0)
+    table, target = tables.random_mdp(2, 2, rng), np.array([[0.6, 0.4], [0.3, 0.7]])
+    problem = data.Problem(table, target, None, 0.8)
+    s, a = np.array([[[0, 1, 1]], [[0, 1, 0]]]), np.array([[[0, 0, 1]], [[0, 0, 1]]])
+    s, a = np.concatenate([s, [[[0, 1, 1]], [[1, 1, 0]]]], 1), np.concatenate([a, [[[0, 0, 1]], [[0, 1, 1]]]], 1)
+    log = simulate.Trajectories(s, a, np.zeros(s.shape), s)
+    expected = [tables.value(table, np.array([[1.0, 0.0], [0.3, 0.7]]), 0.8), tables.value(table, target, 0.8)]
+    np.testing.assert_allclose(evaluate.renormalised_values(problem, log), expected, rtol=1e-12)
 
 
 def test_networks_take_one_size():

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.optimize import minimize
+from scipy.stats import binom
 
 from reprise.errors import ReproError
 from reprise.kits.offpolicy import policies, simulate, tables
@@ -269,3 +270,28 @@ def test_bounds_report_what_still_moves(case):
     found = tabular.bounds(cells_of(log), target, gamma, LEVELS, rounds=1)
     assert found.rounds == 1 and (found.moved > 1e-4).all()
     assert isinstance(found, fixed_point.Bounds)
+
+
+def exact_coverage(n: int, divergence: str, level: float) -> float:
+    """Of the interval for the bandit of the pipeline, n pulls, by enumerating wins and pulls of both arms."""
+    means, target, behaviour = (0.2, 0.7), np.array([[0.1, 0.9]]), 0.4
+    pulls, wins, other = (x.ravel() for x in np.meshgrid(*[np.arange(n + 1)] * 3, indexing="ij"))
+    p = binom.pmf(pulls, n, behaviour) * binom.pmf(wins, pulls, means[1]) * binom.pmf(other, n - pulls, means[0])
+    pulls, wins, other, p = (x[p > 1e-7] for x in (pulls, wins, other, p))
+    count = np.stack([n - pulls - other, other, pulls - wins, wins], -1).astype(float)
+    zero = np.zeros(4, int)
+    cells = tabular.Cells(zero, np.array([0, 0, 1, 1]), zero, np.array([0.0, 1.0, 0.0, 1.0]), zero - 1, count, np.full((len(p), 1), float(n)))
+    found = tabular.bounds(cells, target, 0.0, np.array([level]), divergence)
+    return float(p @ ((found.lower[:, 0] <= 0.65) & (found.upper[:, 0] >= 0.65)))
+
+
+def test_exact_coverage_on_the_bandit_falls_short_by_order_one_over_n():
+    short = {n: 0.9 - exact_coverage(n, "kl", 0.9) for n in (25, 50)}
+    assert short[50] == pytest.approx(0.0137, abs=5e-4)
+    assert 1.5 < short[25] / short[50] < 3  # 2 but for the lattice of outcomes
+
+
+@pytest.mark.slow
+def test_exact_coverage_by_the_other_divergences():
+    assert exact_coverage(50, "rkl", 0.9) == pytest.approx(0.8936, abs=5e-4)
+    assert exact_coverage(50, "chi2", 0.9) == pytest.approx(0.8817, abs=5e-4)

@@ -4,7 +4,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binom
 
-from reprise.papers.coindice.data import truth
+from reprise.kits.offpolicy.policies import restrict
+from reprise.kits.offpolicy.simulate import Trajectories
+from reprise.papers.coindice.data import Problem, load, truth
 from reprise.stage import Stage
 
 LEVELS = (0.9, 0.95)  # those whose coverage becomes a metric; coverage.parquet has all
@@ -57,29 +59,58 @@ def figures(table: pd.DataFrame) -> dict[str, float]:
     return found
 
 
-def retraining(intervals: pd.DataFrame) -> dict[str, float]:
-    """How far re-training moved the ends of the .95 intervals, in widths: mean and largest over datasets and sides."""
+def retraining(intervals: pd.DataFrame) -> pd.DataFrame:
+    """A row for each re-training: how far it moved the ends of the .95 intervals that one training gives, in widths (mean and
+    largest over datasets and sides), and by how much it widened them."""
     at = intervals[intervals.level == LEVELS[1]].set_index(["method", "dataset"])[["lower", "upper"]]
     first = at.loc["one_shot"]
-    found = {}
+    rows = []
     for name in [m for m in at.index.unique("method") if m.startswith("round_")]:
         moved = (at.loc[name] - first).div(first.upper - first.lower, axis=0)
-        found |= {f"{name}.change.mean": moved.abs().to_numpy().mean(), f"{name}.change.most": moved.abs().to_numpy().max(), f"{name}.change.wider": (moved.upper - moved.lower).mean()}
-    return found
+        rows.append((name, moved.abs().to_numpy().mean(), moved.abs().to_numpy().max(), (moved.upper - moved.lower).mean()))
+    return pd.DataFrame(rows, columns=["method", "mean", "most", "wider"])
+
+
+def renormalised_values(problem: Problem, log: Trajectories) -> np.ndarray:
+    """The exact value, for each dataset, of the target renormalised over the actions that it shows in each state, [B]."""
+    B = len(log.r)
+    seen_BSA = np.zeros((B, *problem.target.shape), bool)
+    seen_BSA[np.arange(B)[:, None, None], log.s, log.a] = True
+    return np.array([problem.value(restrict(problem.target, seen_SA)) for seen_SA in seen_BSA])
+
+
+def renormalisation(intervals: pd.DataFrame, problem: Problem, log: Trajectories, rho: float) -> pd.DataFrame:
+    """A row for each size: by how much the policy that `restrict` evaluates is better than the target, the bias of the estimate,
+    and how often the intervals hold that policy's own value."""
+    rows = []
+    for size, of_size in intervals[intervals.method == "restrict"].groupby("trajectories"):
+        value_B = renormalised_values(problem, log[:, :size])
+        at = {level: of_size[of_size.level == level].sort_values("dataset") for level in LEVELS}
+        covers = [((x.lower <= value_B) & (value_B <= x.upper)).mean() for x in at.values()]
+        rows.append((size, (value_B - rho).mean(), at[LEVELS[0]].estimate.mean() - rho, *covers))
+    return pd.DataFrame(rows, columns=["trajectories", "policy_bias", "bias", *(f"covers_policy_{round(100 * level)}" for level in LEVELS)])
 
 
 def evaluate(stage: Stage) -> None:
-    """coverage.parquet: `coverage` of every variant; then the metrics."""
-    metrics, tables = {}, []
+    """coverage.parquet: `coverage` of every variant; retraining.parquet and renormalised.parquet likewise; then the metrics."""
+    metrics, tables = {}, {"coverage": [], "retraining": [], "renormalised": []}
     for variant in stage.variants:
         intervals = pd.read_parquet(stage.path("models", variant) / "intervals.parquet")
         true = truth(stage.path("prepared"), intervals.environment[0])
         table = coverage(intervals, true["target"])
         found = figures(table)
         if "one_shot" in set(intervals.method):
-            found |= retraining(intervals)
+            changes = retraining(intervals)
+            tables["retraining"].append(changes.assign(variant=variant))
+            found |= {f"{row.method}.change.{key}": getattr(row, key) for row in changes.itertuples() for key in ("mean", "most", "wider")}
+        if "restrict" in set(intervals.method):
+            policy = renormalisation(intervals, *load(stage.path("prepared"), intervals.environment[0]), true["target"])
+            tables["renormalised"].append(policy.assign(variant=variant))
+            found |= {f"n{row.trajectories}.restrict.{key}": getattr(row, key) for row in policy.itertuples() for key in ("policy_bias", "covers_policy_90", "covers_policy_95")}
         metrics |= {f"{variant}.{key}": value for key, value in found.items()}
         metrics |= {f"{variant}.datasets": int(table.datasets.iloc[0]), f"{variant}.truth": true["target"], f"{variant}.truth_se": true["target_se"], f"{variant}.behaviour": true["behaviour"]}
-        tables.append(table.assign(variant=variant))
-    pd.concat(tables).to_parquet(stage.out / "coverage.parquet", index=False)
+        tables["coverage"].append(table.assign(variant=variant))
+    for name, parts in tables.items():
+        if parts:
+            pd.concat(parts).to_parquet(stage.out / f"{name}.parquet", index=False)
     stage.metrics(metrics)

@@ -1,12 +1,24 @@
 """Confidence intervals for your own logged data.
 
-    import pandas as pd
-    from reprise.papers.coindice.interval import interval
+    >>> import pandas as pd
+    >>> from reprise.papers.coindice.interval import interval
 
-    log = pd.read_csv("log.csv")        # columns trajectory, state, action, reward, next_state; rows in the order of time
-    policy = pd.DataFrame({"wait": [0.9, 0.2], "buy": [0.1, 0.8]}, index=["low", "high"])    # pi(action | state), a row a state
-    found = interval(log, policy, gamma=0.99, level=0.95)
-    print(found.lower, found.estimate, found.upper)
+    The log has a row for each transition, in the order of time within each trajectory:
+
+    >>> log = pd.read_csv("log.csv")
+    >>> log.head(2)
+       trajectory state action  reward next_state
+    0           0  high    buy    -1.0        low
+    1           0   low   wait     0.0        low
+
+    The policy to judge: the probability of each action (columns) in each state (rows).
+
+    >>> policy = pd.DataFrame({"wait": [0.2, 0.9], "buy": [0.8, 0.1]}, index=["low", "high"])
+    >>> found = interval(log, policy, gamma=0.9, level=0.95)
+    >>> print(f"between {found.lower:.3f} and {found.upper:.3f}, at best guess {found.estimate:.3f}")
+    between 0.305 and 0.444, at best guess 0.376
+    >>> found.transitions, found.trajectories, found.uncovered
+    (360, 60, 0.0)
 
 Neither the policies that made the log nor their probabilities are needed. The interval is for the normalised discounted value
 rho = (1 - gamma) E[sum_t gamma^t r_t] of the policy from the log's distribution of initial states: the scale of one reward.

@@ -1,13 +1,16 @@
 """The page: coverage against nominal and width against the size of the data, an environment at a time, as the paper draws them."""
 
+import textwrap
+
 import pandas as pd
 
+from reprise.papers.coindice import interval
 from reprise.report import Page
 from reprise.stage import Stage
 
 LABELS = {
     "kl": "CoinDICE (kl)", "rkl": "CoinDICE (reverse kl)", "chi2": "CoinDICE (chi-square)", "wald": "Wald",
-    "restrict": "CoinDICE, seen actions", "zero": "CoinDICE, unseen worth 0", "state_only": "CoinDICE, state-only ratio",
+    "restrict": "CoinDICE, seen actions only", "zero": "CoinDICE, unseen worth 0", "state_only": "CoinDICE, state-only ratio",
     "two_sample": "CoinDICE, two samples", "per_transition": "CoinDICE, paper's pairing",
     "one_shot": "CoinDICE, one training", "round_1": "CoinDICE, re-trained", "round_2": "CoinDICE, re-trained twice",
     "t_weighted_step": "t, weighted IS", "bca_weighted_step": "BCa, weighted IS", "t_step": "t, step IS", "bernstein_step": "Bernstein, step IS",
@@ -35,9 +38,23 @@ def everything(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def extras(stage: Stage) -> dict[str, tuple[pd.DataFrame, str]]:
+    """{variant: (table, caption)} of what some environments show besides coverage."""
+    found, results = {}, stage.path("results")
+    if (file := results / "retraining.parquet").exists():
+        for variant, rows in pd.read_parquet(file).groupby("variant", sort=False):
+            named = rows.drop(columns="variant").assign(method=rows.method.map(LABELS)).rename(columns={"mean": "mean change", "most": "largest change", "wider": "wider by"})
+            found[variant] = named, "What re-training under the weights of each side changes in the ends of the .95 intervals, in widths of those from one training."
+    if (file := results / "renormalised.parquet").exists():
+        for variant, rows in pd.read_parquet(file).groupby("variant", sort=False):
+            named = rows.drop(columns="variant").set_axis(["trajectories", "policy better than the target by", "bias of the estimate", "its value held at .9", "at .95"], axis=1)
+            found[variant] = named, "Seen actions only: the interval speaks of the target renormalised over them. Its exact value, averaged over datasets, and how often the intervals hold it."
+    return found
+
+
 def report(stage: Stage) -> None:
-    """Two figures and a table for each environment."""
-    table = pd.read_parquet(stage.path("results") / "coverage.parquet")
+    """Two figures and a table for each environment, and what `extras` adds."""
+    table, more = pd.read_parquet(stage.path("results") / "coverage.parquet"), extras(stage)
     page = Page(stage)
     for variant, rows in table.groupby("variant", sort=False):
         title = TITLES.get(variant, variant)
@@ -70,8 +87,11 @@ def report(stage: Stage) -> None:
                 ax.set_ylabel("log10 width")
                 ax.legend(fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5))
         page.table(everything(rows), f"{title}, every method at level .9. {NOTE}" if rows.method.str.startswith("bernstein").any() else f"{title}, every method at level .9.")
+        if variant in more:
+            page.table(*more[variant])
+    example = interval.__doc__.partition("\n\n")[2].rpartition("\n\n")[0]
     page.text(
-        "### Intervals for your own log\n\n"
+        f"### Intervals for your own log\n\n```text\n{textwrap.dedent(example)}\n```\n\n"
         "`reprise.papers.coindice.interval.interval(log, policy, gamma, level)` takes a data frame with the columns trajectory, state, action, reward, next_state "
         "(and done, where episodes end) and the policy's probabilities, a row for each state; `interval_with_features` takes features of continuous states."
     )
