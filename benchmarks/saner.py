@@ -90,8 +90,8 @@ def similar(sizes: tuple[int, int, int], peers: str, sample: int, m: int = 10) -
     """Similar words of `sizes` (see GLOVE) in blocks, against a peer that does `sample` of them; its time is scaled to all.
 
     Peers: "authors", a product with all words in double precision and a full sort for each word, as the package word2vec
-    does; "lean", the same in single precision and among the allowed words only; "product", no search at all, just the
-    matrix product that all cosines need. The difference is the share of other neighbours than the sorted ones.
+    does; "lean", the same in single precision and among the allowed words only. The difference is the share of other
+    neighbours than the sorted ones.
     """
     words, vocabulary, candidates = sizes
     vectors = embeddings.unit(np.random.default_rng(0).standard_normal((vocabulary, 100))).astype(np.float32)
@@ -102,13 +102,11 @@ def similar(sizes: tuple[int, int, int], peers: str, sample: int, m: int = 10) -
         return embeddings.neighbours(vectors, rows, allowed, m)[0]
 
     def peer():
-        if peers == "product":
-            return [vectors[rows[k : k + 64]] @ table.T for k in range(0, sample, 64)]
         best = [np.argsort(table @ table[row])[::-1] for row in rows[:sample]]
         return np.stack([order[order < candidates][1 : m + 1] for order in best])
 
     ours, theirs = alternate(own, peer, 3)
-    return ours, theirs * words / sample, np.nan if peers == "product" else float((own()[:sample] != peer()).mean())
+    return ours, theirs * words / sample, float((own()[:sample] != peer()).mean())
 
 
 def frozen(sentences: int = 64, length: int = 18, size: int = 256) -> tuple[float, float, float]:
@@ -132,7 +130,6 @@ JOBS = [  # what, the measurement, the least ratio wanted, the largest differenc
     ("CRF, Viterbi / pytorch-crf", decoding, None, 0),
     ("similar words, WNUT17 / the authors' call", lambda: similar(W17, "authors", 768), 20, 1e-3),
     ("similar words, WNUT17 / single precision, allowed words only", lambda: similar(W17, "lean", 768), 20, 1e-3),
-    ("similar words, WNUT17 / the matrix product alone", lambda: similar(W17, "product", 7680), None, None),
     ("similar words, GloVe / single precision", lambda: similar(GLOVE, "lean", 64), 20, 1e-3),
     ("frozen features / encoder each epoch", frozen, 20, 1e-2),
 ]
