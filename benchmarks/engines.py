@@ -1,6 +1,6 @@
 """Two engines on the same stages: wall time of `snakemake --cores 2` against serial `dvc repro`, and bookkeeping a stage.
 
-    python benchmarks/engines.py [--chains 4] [--steps 20000]
+    python benchmarks/engines.py [--chains 4] [--steps 120000]
 
 In a scratch checkout, `--chains` independent papers of one method are regenerated from nothing by each engine; every
 training waits for nothing but the processor. A machine with two free cores is assumed. The locks must agree.
@@ -55,7 +55,7 @@ def timed(root: Path, env: dict[str, str], *command: str) -> tuple[float, float]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--chains", type=int, default=4, help="independent papers of six stages")
-    parser.add_argument("--steps", type=int, default=20000, help="iterations of each training: how long a stage takes")
+    parser.add_argument("--steps", type=int, default=120000, help="iterations of each training: how long a stage takes")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         one, two = Path(folder) / "dvc", Path(folder) / "snakemake"
