@@ -23,19 +23,12 @@ import pandas as pd
 from reprise.kits.offpolicy import policies, simulate, tables
 from reprise.papers.coindice import damped, tabular
 from reprise.report import markdown_table
+from reprise.verify import machine
 
 RECORD = Path(__file__).with_suffix(".md")
 DATASETS, TRAJECTORIES, STEPS, GAMMA = 500, 50, 100, 0.99
 LEVELS = np.array([0.9, 0.95])
 PEER_ITERATIONS = 200
-
-
-def cpu() -> str:
-    """The processor's name."""
-    try:
-        return next(line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or "unknown"
 
 
 def main() -> int:
@@ -77,7 +70,7 @@ def main() -> int:
     if args.record:
         parts = [
             "# Intervals as one batch, against the released way",
-            f"Made by `python benchmarks/coindice.py --record` on: {cpu()}; Python {platform.python_version()}, numpy {np.__version__}. One thread, one run.",
+            f"Made by `python benchmarks/coindice.py --record` on: {machine()}; Python {platform.python_version()}, numpy {np.__version__}. One thread, one run.",
             f"Each of {DATASETS} datasets has {n} transitions. The released way gives each transition its own row and takes {PEER_ITERATIONS} damped steps for a bound, as many as it needs to agree.",
             markdown_table(judged),
         ]

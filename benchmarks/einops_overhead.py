@@ -34,6 +34,7 @@ from reprise.kits.notation import caching, verbs
 from reprise.kits.notation.layers import torch as layers
 from reprise.papers.einops.model import OPERATIONS, Network
 from reprise.report import markdown_table
+from reprise.verify import machine
 
 RECORD = Path(__file__).with_suffix(".md")
 SMALL, LARGE = (2, 4, 4, 3), (8, 64, 64, 16)
@@ -239,14 +240,6 @@ def model_step(repeats: int) -> dict[str, float]:
     return {name: time / raw for name, time in zip(list(OPERATIONS)[1:], others, strict=True)}
 
 
-def cpu() -> str:
-    """The processor's name."""
-    try:
-        return next(line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or "unknown"
-
-
 def main() -> int:
     """Measure, print, perhaps record; exit code 1 if a goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -286,10 +279,10 @@ def main() -> int:
     judged = pd.DataFrame([(goal, seen, verdict[met if met is None else bool(met)]) for goal, seen, met in goals], columns=["goal", "measured", "verdict"])
     print(judged.to_string(index=False))
     if args.record:
-        machine = f"{cpu()}; Python {platform.python_version()}, numpy {np.__version__}, torch {torch.__version__}, einops {einops.__version__}"
+        made_on = f"{machine()}; Python {platform.python_version()}, numpy {np.__version__}, torch {torch.__version__}, einops {einops.__version__}"
         parts = [
             "# Overhead of the notation, ours against the package einops",
-            f"Made by `python benchmarks/einops_overhead.py --record` on: {machine}. One thread, CPU time, best of {repeats} in alternating order; ratios only.",
+            f"Made by `python benchmarks/einops_overhead.py --record` on: {made_on}. One thread, CPU time, best of {repeats} in alternating order; ratios only.",
             markdown_table(judged),
             "## Cached calls on a small tensor\n\nOverhead is the time minus that of raw code; negative where ours is faster than raw.",
             markdown_table(small[["library", "operation", "overhead_ratio", "time_ratio"]], 2),

@@ -26,6 +26,7 @@ from reprise.papers.ntl.loss import Objective, mmd
 from reprise.papers.ntl.model import VGG, Architecture
 from reprise.papers.ntl.train import step
 from reprise.report import markdown_table
+from reprise.verify import machine
 
 RECORD = Path(__file__).with_suffix(".md")
 
@@ -83,14 +84,6 @@ def steps() -> list[tuple[str, str, bool]]:
     return rows
 
 
-def cpu() -> str:
-    """The processor's name."""
-    try:
-        return next(line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or "unknown"
-
-
 def main() -> int:
     """Measure, print, perhaps record; exit code 1 if a goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -101,8 +94,8 @@ def main() -> int:
     frame = pd.DataFrame([(goal, seen, "met" if met else "missed") for goal, seen, met in rows], columns=["goal", "measured", "verdict"])
     print(frame.to_string(index=False))
     if args.record:
-        machine = f"{cpu()}; Python {platform.python_version()}, torch {torch.__version__}"
-        text = f"Made by `python benchmarks/ntl.py --record` on: {machine}. Profile portable, one thread, CPU time, best of several in turns; ratios only."
+        made_on = f"{machine()}; Python {platform.python_version()}, torch {torch.__version__}"
+        text = f"Made by `python benchmarks/ntl.py --record` on: {made_on}. Profile portable, one thread, CPU time, best of several in turns; ratios only."
         RECORD.write_text("\n\n".join(["# Non-transferable learning: the MMD and a step of training", text, markdown_table(frame)]) + "\n")
     return 0 if all(met for *_, met in rows) else 1
 

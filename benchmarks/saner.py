@@ -29,6 +29,7 @@ import torchcrf
 from reprise.papers.saner import embeddings, features
 from reprise.papers.saner.crf import CRF
 from reprise.report import markdown_table
+from reprise.verify import machine
 
 RECORD = Path(__file__).with_suffix(".md")
 GLOVE, W17 = (4096, 400_000, 400_000), (7716, 18_890, 12_552)  # words to find neighbours for, words with a vector, those that may be neighbours
@@ -135,12 +136,6 @@ JOBS = [  # what, the measurement, the least ratio wanted, the largest differenc
 ]
 
 
-def cpu() -> str:
-    """The processor's name."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor() or "unknown")
-
-
 def main() -> None:
     """Measure, print, perhaps record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -156,10 +151,10 @@ def main() -> None:
         print(f"{what:62} {1e3 * own:9.2f} ms {1e3 * peer:9.2f} ms  x{peer / own:5.1f}  {goal:4} {rows[-1][-1]}", flush=True)
     table = pd.DataFrame(rows, columns=["ours / peer", "times faster", "difference", "goal", "verdict"])
     if args.record:
-        machine = f"{cpu()}; Python {platform.python_version()}, numpy {np.__version__}, torch {torch.__version__}, pytorch-crf {version('pytorch-crf')}"
+        made_on = f"{machine()}; Python {platform.python_version()}, numpy {np.__version__}, torch {torch.__version__}, pytorch-crf {version('pytorch-crf')}"
         text = [
             "# Costs of the tagger's parts beside named peers",
-            f"Made by `python benchmarks/saner.py --record` on: {machine}. One thread, CPU time, medians in turns; ratios only.",
+            f"Made by `python benchmarks/saner.py --record` on: {made_on}. One thread, CPU time, medians in turns; ratios only.",
             markdown_table(table),
             "The CRF: 32 sentences of 40 tokens, 25 tags. Similar words: ten of 12,552 allowed words for 7,716 words of an embedding of\n18,890 (WNUT17), ten of 400,000 for 4,096 (GloVe). Features: four layers of 256 units.",
         ]
