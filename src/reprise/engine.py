@@ -231,6 +231,8 @@ def execute(address: str, root: Path = ROOT) -> str:
     if known and known[0] == state:
         missing = [out for out, found in outputs(node, root).items() if found != known[1].get(out)]
         if not missing:
+            if not all(_stored(known[1][out], root) for out in node.outs if out not in node.uncached):
+                _write(receipt, {"inputs": state, "outputs": known[1]})  # so that `record` puts back what the cache has lost
             return "fresh"
         if all(out not in node.uncached and check_out(known[1][out], root / out, root) for out in missing):
             return "checked out"
@@ -352,6 +354,17 @@ def record(root: Path = ROOT) -> list[str]:
         for node in accepted:
             _receipt(node, root).unlink()
     return [node.address for node in accepted]
+
+
+def _stored(md5: str, root: Path) -> bool:
+    """Whether the cache has every object of an output; their contents are not read."""
+    entry = _object(md5, root)
+    if not (entry.exists() and md5.endswith(".dir")):
+        return entry.exists()
+    try:
+        return all(_object(item["md5"], root).exists() for item in json.loads(entry.read_text()))
+    except (ValueError, TypeError, KeyError):
+        return False
 
 
 def _whole(md5: str, root: Path) -> bool:

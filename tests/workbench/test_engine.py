@@ -59,6 +59,16 @@ def test_what_is_missing_is_taken_from_the_cache_and_what_is_damaged_is_made_aga
     assert checkout.lock() == reproduced.lock() and checkout.outputs() == reproduced.outputs()
 
 
+def test_what_the_cache_has_lost_is_put_back_from_the_results(reproduced, tmp_path):
+    checkout = reproduced.copy(tmp_path / "checkout")
+    node = engine.graph(checkout.root)["pipelines/toy/dvc.yaml:evaluate@small"]
+    listing = engine._object(engine.locked(node, checkout.root)[1]["data/toy/small/results"], checkout.root)
+    listing.unlink()
+    checkout.run("reprise.engine", "reproduce", "toy")
+    assert listing.exists() and "up to date" in checkout.run("dvc", "status", "pipelines/toy/dvc.yaml").stdout
+    assert checkout.lock() == reproduced.lock() and checkout.outputs() == reproduced.outputs()
+
+
 def test_an_upstream_edit_without_effect_reruns_nothing_below(reproduced, tmp_path):
     checkout = reproduced.copy(tmp_path / "checkout")
     data = checkout.root / "src/reprise/papers/toy/data.py"
