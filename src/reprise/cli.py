@@ -146,7 +146,7 @@ def run(args: argparse.Namespace) -> int:
         raise ReproError(f"scale {args.scale!r} is not among `scales:` in params.yaml ({', '.join(scales)}): add it there, then run again")
     with _into_a_log(paths.private(paths.ROOT, "logs") / "run.log", args.quiet):
         if args.scale and len(scales) > 1:  # one of several: DVC takes single stages, and what they need, by name
-            wanted = [node.address for node in engine.chosen(engine.graph(), args.papers) if node.name.partition("@")[2].split("-")[0] == args.scale]
+            wanted = [node.address for node in engine.chosen(engine.graph(), args.papers) if node.scale == args.scale]
             code = subprocess.run([sys.executable, "-m", "dvc", "repro", *wanted], cwd=paths.ROOT, check=False).returncode
         else:
             code = engine.reproduce(args.papers, args.cores, args.profile)
@@ -193,11 +193,11 @@ def time_(args: argparse.Namespace) -> int:
     for paper in args.papers or paths.papers():
         seconds: dict[str, float] = {}
         for node in engine.graph().values():
-            if node.paper != paper or node.name.partition("@")[2].split("-")[0] != args.scale:
+            if node.paper != paper or node.scale != args.scale:
                 continue
             if not engine.spent(node).exists():
                 raise ReproError(f"{node.address} has not been timed in this checkout: reprise verify {paper}")
-            stage, record = node.name.partition("@")[0], json.loads(engine.spent(node).read_text())
+            stage, record = node.stage, json.loads(engine.spent(node).read_text())
             seconds[stage] = round(seconds.get(stage, 0) + record["wall" if gpu else "CPU"], 1)
         if not seconds:
             raise ReproError(f"{paper} has no stage at scale {args.scale!r}: add it to `scales:` in params.yaml")

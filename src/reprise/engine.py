@@ -57,6 +57,16 @@ class Node:
         return self.address.rpartition(":")[2]
 
     @property
+    def stage(self) -> str:
+        """What it does: `train` of `train@small-mtl`."""
+        return self.name.partition("@")[0]
+
+    @property
+    def scale(self) -> str:
+        """Its scale: `small` of `train@small-mtl`, '' where it has none."""
+        return self.name.partition("@")[2].partition("-")[0]
+
+    @property
     def paper(self) -> str:
         """The paper, '' for a stage of the root dvc.yaml."""
         return Path(self.file).parent.name
