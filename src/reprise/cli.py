@@ -229,7 +229,7 @@ def verify(args: argparse.Namespace) -> int:
     """rebuild the last commit from an empty cache in a scratch clone and compare every output; exit code 1 if one deviates"""
     from reprise import verify as verifier
 
-    compared, deviations = verifier.verify(args.papers, args.against, args.keep)
+    compared, deviations = verifier.verify(args.papers, args.against, args.keep, args.scale)
     _tell(args, [d.__dict__ for d in deviations], quiet="output")
     if not args.json and not args.quiet:
         print(f"{compared} outputs rebuilt and compared on {verifier.machine()}: {len(deviations)} deviate" + ("; `reprise why-different` looks for the cause" if deviations else ""))
@@ -253,8 +253,8 @@ def why_different(args: argparse.Namespace) -> int:
 
 
 def check(args: argparse.Namespace) -> int:
-    """the claims of papers against their metrics; exit code 1 if one that held no longer does"""
-    lines = [line for paper in args.papers or paths.papers() for scale in params.shared("scales") for line in claims.check(paper, scale)]
+    """the claims of papers against their metrics, at every scale that has some; exit code 1 if one that held no longer does"""
+    lines = [line for paper in args.papers or paths.papers() for scale in params.scales(paper) for line in claims.check(paper, scale)]
     if args.json:
         print(json.dumps(lines, indent=1))
     elif lines or not args.quiet:
@@ -338,7 +338,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
     "status": (status, "reprise status\n  reprise status -q || reprise run"),
     "report": (report, "reprise report smalltowers"),
     "time": (time_, "reprise time smalltowers                    writes pipelines/smalltowers/times.yaml"),
-    "verify": (verify, "reprise verify smalltowers\n  reprise verify --against ../another/checkout"),
+    "verify": (verify, "reprise verify smalltowers\n  reprise verify semgame --scale real\n  reprise verify --against ../another/checkout"),
     "why-different": (why_different, "reprise why-different"),
     "check": (check, "reprise check"),
     "new": (new, "reprise new mypaper\n  dvc repro pipelines/mypaper/dvc.yaml"),
@@ -366,6 +366,7 @@ def parser() -> Parser:
     made["run"].add_argument("--scale", type=SCALE, help="one of `scales:` in params.yaml; default: all of those")
     made["run"].add_argument("--cores", type=int, metavar="N", help="default: all of this machine")
     made["run"].add_argument("--profile", default="profiles/local", help="Snakemake profile: profiles/local, profiles/slurm, profiles/kubernetes")
+    made["verify"].add_argument("--scale", type=SCALE, help="any that a lock knows; default: those of params.yaml")
     made["verify"].add_argument("--against", type=Path, metavar="CHECKOUT", help="compare with the dvc.lock files of another checkout")
     made["verify"].add_argument("--keep", action="store_true", help="leave the scratch clone for a look")
     made["why-different"].add_argument("--write", action="store_true", help="take this machine's hashes as the golden ones")

@@ -27,13 +27,14 @@ class Deviation:
     detail: str = ""
 
 
-def verify(papers: list[str], against: Path | None = None, keep: bool = False) -> tuple[int, list[Deviation]]:
+def verify(papers: list[str], against: Path | None = None, keep: bool = False, scale: str | None = None) -> tuple[int, list[Deviation]]:
     """Clone the committed state, rebuild `papers` with an empty cache, compare each output with dvc.lock.
 
     Args:
         papers: all if empty.
         against: a checkout whose dvc.lock files to compare with; default: the clone's own, as committed.
         keep: leave the scratch clone in place and say where.
+        scale: rebuild this one instead of those of params.yaml; a lock keeps what other scales once gave.
 
     Returns:
         How many outputs were compared, and those that deviate.
@@ -49,6 +50,9 @@ def verify(papers: list[str], against: Path | None = None, keep: bool = False) -
         shutil.rmtree(clone / "reports", ignore_errors=True)  # committed results must not stand in for rebuilt ones
         for lock in clone.glob("pipelines/*/dvc.lock"):
             lock.unlink()
+        if scale:
+            shared = clone / "params.yaml"
+            shared.write_text(re.sub(r"^scales:\n(?: *-.*\n)+|^scales:.*\n", f"scales: [{scale}]\n", shared.read_text(), flags=re.MULTILINE))
         env = {**os.environ, "PYTHONPATH": str(clone / "src"), "REPRISE_TRACKING": "off"}
         done = subprocess.run([sys.executable, "-m", "reprise.engine", "reproduce", *papers], cwd=clone, env=env, stdout=sys.stderr, check=False)
         nodes = engine.chosen(engine.graph(clone), papers)

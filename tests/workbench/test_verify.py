@@ -27,6 +27,17 @@ def test_verify_names_what_deviates(reproduced, tmp_path):
     assert done.returncode == 1 and done.stdout.count('"output"') == 1 and '"output": "data/toy/small/results"' in done.stdout
 
 
+def test_verify_rebuilds_a_scale_that_only_the_lock_knows(reproduced, tmp_path):
+    checkout = reproduced.copy(tmp_path / "checkout")
+    shared = checkout.root / "params.yaml"
+    declared = shared.read_text()
+    shared.write_text(declared.replace("scales: [small]", "scales: [paper]").replace("paper: fast", "paper: portable"))
+    checkout.run("dvc", "repro", "-q", "pipelines/toy/dvc.yaml")
+    shared.write_text(declared.replace("paper: fast", "paper: portable"))
+    done = committed(checkout, tmp_path / "again").run("reprise.cli", "verify", "toy", "--scale", "paper")
+    assert "8 outputs rebuilt and compared" in done.stdout and "0 deviate" in done.stdout
+
+
 def test_status_says_stale_without_data(reproduced, tmp_path):
     checkout = committed(reproduced, tmp_path)
     clone = type(checkout)(tmp_path / "clone")
