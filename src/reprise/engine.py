@@ -14,18 +14,16 @@ import json
 import os
 import re
 import resource
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from reprise import params, paths
+from reprise import cache, params, paths
 from reprise.errors import ReproError, unknown
 from reprise.stage import die_with_engine, die_with_parent, fail_clearly
 
@@ -150,18 +148,13 @@ def chosen(nodes: dict[str, Node], papers: list[str]) -> list[Node]:
 # -- content ---------------------------------------------------------------------------------------------------------
 
 
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
-
-
 def content(path: Path) -> str | None:
     """DVC's hash of a file or folder, None if it is missing."""
     if path.is_dir():
         files = sorted((f.relative_to(path).parts, f) for f in path.rglob("*") if f.is_file())
-        listing = [{"md5": _md5(file), "relpath": "/".join(parts)} for parts, file in files]
+        listing = [{"md5": cache.md5_of(file), "relpath": "/".join(parts)} for parts, file in files]
         return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
-    return _md5(path) if path.exists() else None
+    return cache.md5_of(path) if path.exists() else None
 
 
 def inputs(node: Node, root: Path = ROOT) -> dict[str, Any]:
@@ -241,10 +234,10 @@ def execute(address: str, root: Path = ROOT) -> str:
     if known and known[0] == state:
         missing = [out for out, found in outputs(node, root).items() if found != known[1].get(out)]
         if not missing:
-            if not all(_stored(known[1][out], root) for out in node.outs if out not in node.uncached):
+            if not all(cache.stored(known[1][out], root) for out in node.outs if out not in node.uncached):
                 _write(receipt, {"inputs": state, "outputs": known[1]})  # so that `record` puts back what the cache has lost
             return "fresh"
-        if all(out not in node.uncached and check_out(known[1][out], root / out, root) for out in missing):
+        if all(out not in node.uncached and cache.check_out(known[1][out], root / out, root) for out in missing):
             return "checked out"
     before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     with _gpu_slots(int(node.meta.get("gpu", 0)), root) as env:
@@ -266,43 +259,6 @@ def execute(address: str, root: Path = ROOT) -> str:
 def spent(node: Node, root: Path = ROOT) -> Path:
     """Where `execute` notes the CPU and wall seconds of a stage's last run here."""
     return paths.private(root, "times") / f"{node.id}.json"
-
-
-def _object(md5: str, root: Path) -> Path:
-    return _cache_dir(root) / "files" / "md5" / md5[:2] / md5[2:]
-
-
-@cache
-def _cache_dir(root: Path) -> Path:
-    for name in ("config.local", "config"):
-        path = root / ".dvc" / name
-        if path.exists() and (found := re.search(r"\[cache\][^\[]*?\bdir\s*=\s*(\S+)", path.read_text())):
-            return (root / ".dvc" / found[1]).resolve()
-    return root / ".dvc" / "cache"
-
-
-def check_out(md5: str, target: Path, root: Path = ROOT) -> bool:
-    """Copy an output from DVC's cache to its place; False (and nothing changed) if it is not whole there."""
-    entry = _object(md5, root)
-    if not entry.exists() or _md5(entry) != md5.removesuffix(".dir"):
-        return False
-    listing = json.loads(entry.read_text()) if md5.endswith(".dir") else [{"md5": md5, "relpath": ""}]
-    objects = [(_object(item["md5"], root), item) for item in listing]
-    if not all(path.exists() and _md5(path) == item["md5"] for path, item in objects):
-        return False
-    temporary = paths.private(root, "work") / f"checkout-{md5}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    for path, item in objects:
-        place = temporary / "out" / item["relpath"]
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, place)
-    (temporary / "out").mkdir(exist_ok=True) if md5.endswith(".dir") else None
-    shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(temporary / "out", target)
-    shutil.rmtree(temporary)
-    return True
 
 
 @contextmanager
@@ -347,81 +303,24 @@ def record(root: Path = ROOT) -> list[str]:
             print(f"{node.address}: changed since it ran, not recorded; it will run again", file=sys.stderr)
             receipt.unlink()
         else:
-            whole = [_whole(written["outputs"][out], root) for out in node.outs if out not in node.uncached]
+            whole = [cache.whole(written["outputs"][out], root) for out in node.outs if out not in node.uncached]
             if all(whole) and locked(node, root) == (written["inputs"], written["outputs"]):
                 receipt.unlink()
             else:
                 accepted.append(node)
     if accepted:
-        kept = set(_cached(root))
+        kept = set(cache.files(root))
         command = [sys.executable, "-m", "dvc", "commit", "-q", "-f", *(node.address.removeprefix("dvc.yaml:") for node in accepted)]
         done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
         if done.returncode:
             raise ReproError(f"`dvc commit` failed, receipts are kept for the next try: {done.stderr.strip()}")
-        _forget_uncached(accepted, kept, root)
+        # `dvc repro` saves no run of a stage of which git keeps every output, `dvc commit` does: the cache would tell which engine ran
+        cache.forget_runs({node.cmd for node in accepted if set(node.outs) == set(node.uncached)}, kept, root)
         for file in {node.file for node in accepted}:
             canonical(root / file.replace("dvc.yaml", "dvc.lock"), [n.name for n in nodes.values() if n.file == file])
         for node in accepted:
             _receipt(node, root).unlink()
     return [node.address for node in accepted]
-
-
-def _stored(md5: str, root: Path) -> bool:
-    """Whether the cache has every object of an output; their contents are not read."""
-    entry = _object(md5, root)
-    if not (entry.exists() and md5.endswith(".dir")):
-        return entry.exists()
-    try:
-        return all(_object(item["md5"], root).exists() for item in json.loads(entry.read_text()))
-    except (ValueError, TypeError, KeyError):
-        return False
-
-
-def _whole(md5: str, root: Path) -> bool:
-    """Whether the cache holds an output undamaged; what is damaged is removed, else DVC would trust its name and keep it."""
-    intact = True
-    left = [md5]
-    while left:
-        entry = _object(left.pop(), root)
-        if entry.exists() and _md5(entry) != (entry.parent.name + entry.name).removesuffix(".dir"):
-            entry.unlink()
-        if not entry.exists():
-            intact = False
-        elif entry.suffix == ".dir":
-            left += [item["md5"] for item in json.loads(entry.read_text())]
-    return intact
-
-
-def _cached(root: Path) -> list[Path]:
-    return [path for kind in ("files/md5", "runs") for path in (_cache_dir(root) / kind).rglob("*") if path.is_file()]
-
-
-def _forget_uncached(nodes: list[Node], kept: set[Path], root: Path) -> None:
-    """Remove what `dvc commit` has put into the cache for stages of which git keeps every output.
-
-    `dvc repro` saves no run of such a stage, `dvc commit` does; without this the cache would tell which engine ran.
-    """
-    commands = {node.cmd for node in nodes if set(node.outs) == set(node.uncached)}
-    for path in set(_cached(root)) - kept if commands else ():
-        if "runs" in path.relative_to(_cache_dir(root)).parts[:1]:
-            run = params.parse(path)
-            if run["cmd"] in commands:
-                path.unlink()
-                for folder in (path.parent, path.parent.parent):
-                    folder.rmdir() if not any(folder.iterdir()) else None
-                for out in run["outs"]:
-                    _drop(out["md5"], kept, root)
-
-
-def _drop(md5: str, kept: set[Path], root: Path) -> None:
-    entry = _object(md5, root)
-    if entry in kept or not entry.exists():
-        return
-    for item in json.loads(entry.read_text()) if md5.endswith(".dir") else ():
-        _drop(item["md5"], kept, root)
-    entry.unlink()
-    if not any(entry.parent.iterdir()):
-        entry.parent.rmdir()
 
 
 def canonical(lock: Path, order: list[str]) -> None:

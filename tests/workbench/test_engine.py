@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from reprise import engine
+from reprise import cache, engine
 
 
 def test_the_hash_of_a_folder_is_dvc_s(reproduced):
@@ -50,7 +50,7 @@ def test_what_is_missing_is_taken_from_the_cache_and_what_is_damaged_is_made_aga
     assert "checked out" in checkout.run("reprise.engine", "execute", address).stdout
     assert "fresh" in checkout.run("reprise.engine", "execute", address).stdout
     node = engine.graph(checkout.root)[address]
-    entry = engine._object(engine.locked(node, checkout.root)[1]["data/toy/small/models/gradient"], checkout.root)
+    entry = cache.object_of(engine.locked(node, checkout.root)[1]["data/toy/small/models/gradient"], checkout.root)
     entry.chmod(0o644)
     entry.write_text("[]")
     shutil.rmtree(checkout.root / "data/toy/small/models/gradient")
@@ -62,7 +62,7 @@ def test_what_is_missing_is_taken_from_the_cache_and_what_is_damaged_is_made_aga
 def test_what_the_cache_has_lost_is_put_back_from_the_results(reproduced, tmp_path):
     checkout = reproduced.copy(tmp_path / "checkout")
     node = engine.graph(checkout.root)["pipelines/toy/dvc.yaml:evaluate@small"]
-    listing = engine._object(engine.locked(node, checkout.root)[1]["data/toy/small/results"], checkout.root)
+    listing = cache.object_of(engine.locked(node, checkout.root)[1]["data/toy/small/results"], checkout.root)
     listing.unlink()
     checkout.run("reprise.engine", "reproduce", "toy")
     assert listing.exists() and "up to date" in checkout.run("dvc", "status", "pipelines/toy/dvc.yaml").stdout
