@@ -15,7 +15,6 @@ Every painter takes a random generator and gives one square image: uint8, (S, S,
 from functools import cache
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
@@ -106,6 +105,8 @@ def photographs() -> list[np.ndarray]:
 @cache
 def font(name: str, size: int) -> ImageFont.FreeTypeFont:
     """One of matplotlib's fonts."""
+    import matplotlib  # here: most stages never paint
+
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / f"fonts/ttf/{name}.ttf", size)
 
 

@@ -99,7 +99,7 @@ def normalised(x_NHWC: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def predictions(model: VGG, x_NHWC: torch.Tensor, chunk: int = 250) -> torch.Tensor:
+def predictions(model: VGG, x_NHWC: torch.Tensor, chunk: int = 100) -> torch.Tensor:
     """The predicted class of every image, (N,)."""
     return torch.cat([model(part)[1].argmax(1) for part in x_NHWC.split(chunk)])
 

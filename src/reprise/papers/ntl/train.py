@@ -16,6 +16,9 @@ from reprise.params import Params
 from reprise.stage import Stage
 
 
+WATCHED = 200  # about as many validation images of each kind are read after an epoch
+
+
 class Train(Params):
     """Parameters of `train`."""
 
@@ -88,7 +91,7 @@ def train(params: Train, stage: Stage) -> None:
                 augmented = augmentation(params, stage, pair[0], part) if params.task in ("source_only", "authorisation") else None
                 sets[part] = streams(params, domains[pair[0], part], domains[pair[1], part] if params.task == "target" else None, augmented)
             loss = supervised if params.task == "watermark" else partial(step, objective=params.objective)
-            members.append(Member(f"{'_'.join(pair)}-{seed}", model.to(stage.device), *sets["train"], loss, watch=dict(zip(("source", "auxiliary"), sets["validation"]))))
+            members.append(Member(f"{'_'.join(pair)}-{seed}", model.to(stage.device), *sets["train"], loss, watch={kind: (x[:: len(y) // WATCHED or 1], y[:: len(y) // WATCHED or 1]) for kind, (x, y) in zip(("source", "auxiliary"), sets["validation"])}))
     fit(stage, "", members, params.schedule)
     save({member.name: member.model for member in members}, stage.out / "model.safetensors")
 
