@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from reprise.papers.ntl import augment, gan
+from reprise.papers.ntl import attack, augment, gan
 from reprise.papers.ntl.attack import fisher, pruned
 from reprise.papers.ntl.data import Patch, patched
-from reprise.papers.ntl.fit import Member, Schedule, one_epoch, order, supervised
+from reprise.papers.ntl.fit import Member, Schedule, one_epoch, order, shorten, supervised
 from reprise.papers.ntl.model import VGG, Architecture, accuracy, windowed
 
 
@@ -70,7 +70,7 @@ def test_it_overfits_a_handful_of_images():
     adam = torch.optim.Adam(model.parameters(), 2e-3, fused=True)
     flat = torch.optim.lr_scheduler.ExponentialLR(adam, 1.0)
     for _ in range(200):
-        one_epoch(member, adam, flat, 30, 1, g)
+        one_epoch(member, adam, flat, Schedule(epochs=1, batch=30, rate=1), 1, g)
     assert accuracy(model, *member.source) >= 0.9
 
 
@@ -253,10 +253,39 @@ def test_pruning_cuts_the_smallest_weights_of_all_layers_and_they_stay_cut():
     assert old[weights == 0].abs().max() <= old[weights != 0].abs().min()
     member = Member("m", cut, (images(8), torch.arange(8)), None, supervised)
     adam = torch.optim.Adam(cut.parameters(), 1e-2, fused=True)
-    one_epoch(member, adam, torch.optim.lr_scheduler.ExponentialLR(adam, 1.0), 8, 1, {kind: rng() for kind in ("source", "auxiliary", "dropout")})
+    one_epoch(member, adam, torch.optim.lr_scheduler.ExponentialLR(adam, 1.0), Schedule(epochs=1, batch=8, rate=1), 1, {kind: rng() for kind in ("source", "auxiliary", "dropout")})
     cut(images(1))
     after = torch.cat([m.weight.flatten() for m in cut.modules() if isinstance(m, (nn.Conv2d, nn.Linear))])
     assert not after[weights == 0].any() and not torch.equal(after, weights)
+
+
+def test_the_thief_has_no_labels_of_the_unlabelled_images():
+    domains = {(name, "train"): (torch.arange(20)[:, None, None, None] + start, torch.arange(20) + start) for name, start in (("a", 0), ("b", 100))}
+    params = attack.Attack.model_construct(share=0.3, unlabelled=("a", "b"), unlabelled_images=12)
+    (x, y), others = attack.booty(params, domains, "a", rng())
+    assert torch.equal(x.flatten(), y) and len(set(y.tolist())) == 6 and y.max() < 20
+    unlabelled = others.flatten().tolist()
+    assert len(set(unlabelled)) == 12 and not set(unlabelled) & set(y.tolist()) and sum(i >= 100 for i in unlabelled) == 6
+
+
+def test_a_long_gradient_is_cut_to_length_one_and_a_short_one_stays():
+    model = nn.Linear(3, 2)
+    for scale in (5.0, 0.01):
+        for p in model.parameters():
+            p.grad = torch.full_like(p, scale)
+        model.bias.grad += scale  # 6 + 2 * 4 times scale^2
+        before = [p.grad.clone() for p in model.parameters()]
+        shorten(model)
+        after = torch.cat([p.grad.flatten() for p in model.parameters()])
+        assert after.norm().item() == pytest.approx(min(1, 14**0.5 * scale), rel=1e-6)
+        assert scale > 1 or all(torch.equal(p.grad, b) for p, b in zip(model.parameters(), before))
+
+
+def test_schedule_chooses_what_descends():
+    model = nn.Linear(3, 2)
+    adam, sgd = (Schedule(epochs=1, batch=1, rate=0.1, decay=0.01, momentum=m).optimiser(model, 0.2) for m in (None, 0.9))
+    assert isinstance(adam, torch.optim.Adam) and isinstance(sgd, torch.optim.SGD) and sgd.defaults["momentum"] == 0.9
+    assert all(o.defaults["lr"] == 0.2 and o.defaults["weight_decay"] == 0.01 for o in (adam, sgd))
 
 
 def test_schedule_refuses_what_cannot_be():

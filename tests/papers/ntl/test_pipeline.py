@@ -12,8 +12,9 @@ from safetensors.numpy import load_file
 
 from reprise.errors import ReproError
 from reprise.papers.ntl import data, domains
+from reprise.papers.ntl.attack import best_for_thief
 from reprise.papers.ntl.data import Patch
-from reprise.papers.ntl.evaluate import Table, best_for_thief, drops
+from reprise.papers.ntl.evaluate import Table, drops
 from reprise.papers.ntl.loss import Objective
 from reprise.papers.ntl.train import Train, streams
 from reprise.params import section
@@ -24,7 +25,7 @@ SCHEDULE = {"epochs": 3, "batch": 25}
 ONE = {"seeds": 1, "schedule": SCHEDULE}
 GAN = {"noise": 8, "width": 8, "residual": 1, "epochs": 3, "batch": 50, "rate": 1e-3, "classify": 1.0, "eps": 1e-5, "judged": "together", "gate": [0.2, 0.3]}
 LEVELS = [{"distances": [0.1, 0.5], "steps": 2, "rate": 0.001}]
-ATTACK = {"schedule": SCHEDULE, "rates": [0.001, 0.01], "fisher_images": 3, "prune_ratios": [0.5, 0.9], "unlabelled_images": 40}
+ATTACK = {"schedule": SCHEDULE, "hard": SCHEDULE, "scratch": SCHEDULE, "rates": [0.001, 0.01], "fisher_images": 3, "prune_ratios": [0.5, 0.9], "unlabelled_images": 40}
 
 
 @pytest.mark.parametrize("name", ["plain", "bold", "blend", "print", "street", "mnist"])
@@ -88,8 +89,7 @@ def test_relative_drop_and_what_is_left_out():
 
 def test_the_thief_takes_what_removes_most_among_what_keeps_the_model_useful():
     def row(variant, attack, setting, clean, patched, answers):
-        test = {"clean": 0.0, "patched": float(setting == 1), "answers": float(setting == 2)}  # misleading: the choice must not see it
-        return {"variant": variant, "source": "a", "seed": 0, "attack": attack, "setting": setting, "clean_validation": clean, "patched_validation": patched, "answers_validation": answers, **test}
+        return {"variant": variant, "source": "a", "seed": 0, "attack": attack, "setting": setting, "clean": clean, "patched": patched, "answers": answers}
 
     attacks = pd.DataFrame([
         row("ownership", "none", 0, 0.95, 0.1, 0.1), row("ownership", "ftal", 1, 0.94, 0.2, 0), row("ownership", "ftal", 2, 0.93, 0.3, 0), row("ownership", "ftal", 3, 0.5, 0.5, 0),
@@ -97,7 +97,7 @@ def test_the_thief_takes_what_removes_most_among_what_keeps_the_model_useful():
     ])  # fmt: skip
     best = best_for_thief(attacks, 5).set_index(["variant", "attack"]).setting
     assert best["ownership", "ftal"] == 2 and best["watermark", "ftal"] == 2
-    hopeless = attacks.assign(clean_validation=attacks.clean_validation.where(attacks.attack == "none", 0.1 * attacks.setting))
+    hopeless = attacks.assign(clean=attacks.clean.where(attacks.attack == "none", 0.1 * attacks.setting))
     assert best_for_thief(hopeless, 5).set_index(["variant", "attack"]).setting["ownership", "ftal"] == 3
 
 
@@ -123,8 +123,9 @@ def test_pipeline_from_data_to_page(tmp_path):
     for domain in ("plain", "bold", "blend"):  # no digit of a test image was trained on, in whatever domain
         assert not set(prepared[f"{domain}.test.id"]) & {i for other in ("plain", "bold", "blend") for part in ("train", "validation") for i in prepared[f"{other}.{part}.id"]}
     assert "print.train.x" not in prepared
-    assert {"target.relative_drop.mean", "ownership.source_drop.mean", "attack.ownership.patched.highest", "authorise.authorisation.others.mean", "ablation.target_kl.relative_drop.sd", "verify.sl.gap.mean"} <= set(metrics)
-    assert len(pd.read_parquet(tmp_path / "data/ntl/small/attack/attacks.parquet")) == 2 * (1 + 2 + 6 * 2)
+    assert {"target.relative_drop.mean", "ownership.source_drop.mean", "attack.ownership.patched.highest", "authorise.authorisation.others.mean", "ablation.target_kl.relative_drop.sd", "verify.sl.gap.mean", "attack.scratch.none.clean.mean"} <= set(metrics)
+    attacks, thief = (pd.read_parquet(tmp_path / f"data/ntl/small/attack/{name}.parquet") for name in ("attacks", "thief"))
+    assert len(attacks) == 2 * (1 + 2 + 6 * 2 + 1) + 1 and len(thief) == 2 * (1 + 1 + 6 + 1) + 1
     run("ntl", "report", root=tmp_path)
     page = (tmp_path / "reports/ntl/small/index.md").read_text()
     assert page.count("![") >= 8 and "Claims" in page

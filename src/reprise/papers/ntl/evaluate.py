@@ -19,9 +19,8 @@ class Evaluate(Params):
 
     architecture: Architecture = Field(description="the network")
     patch: Patch = Field(description="the patch")
-    stamped: tuple[str, ...] = Field(description="variants that are shown patched images too, as the supervised models are")
+    stamped: tuple[str, ...] = Field(description="variants that are shown patched images too, as the supervised models of their sources are")
     destroyable: float = Field(gt=0, description="a target counts in the mean drop if supervised accuracy on it is at least this many times chance")
-    tolerance: float = Field(gt=0, description="clean validation accuracy, in points, that a thief gives up at most")
     embedded: int = Field(gt=0, description="images per domain whose split-layer features are drawn")
 
 
@@ -38,13 +37,15 @@ def measure(model: VGG, domains: Domains, names: list[str], stamps: tuple[bool, 
 
 def accuracies(params: Evaluate, stage: Stage, domains: Domains) -> pd.DataFrame:
     """A row for each variant (`sl` among them), source, target, seed, domain and patch."""
-    rows = []
-    for variant in ["sl", *stage.variants]:
+    rows, marked = [], set()
+    for variant in [*stage.variants, "sl"]:
         folder = stage.path("pretrain") if variant == "sl" else stage.path("models", variant)
-        stamps = (False, True) if variant in ("sl", *params.stamped) else (False,)
         for name, model in load(folder / "model.safetensors", params.architecture, domains.side, stage.device).items():
             pair, _, seed = name.rpartition("-")
             source, _, target = pair.partition("_")
+            if variant in params.stamped:
+                marked.add(source)
+            stamps = (False, True) if variant in params.stamped or variant == "sl" and source in marked else (False,)
             key = {"variant": variant, "source": source, "target": target, "seed": int(seed)}
             rows += [key | row for row in measure(model, domains, [source, target] if target else domains.names, stamps, params.patch)]
     return pd.DataFrame(rows)
@@ -79,7 +80,7 @@ def drops(table: Table, variant: str, source: str, others: list[str], target: st
 
 
 def evaluate(params: Evaluate, stage: Stage) -> None:
-    """accuracies.parquet, thief.parquet (the best setting of each attack), embedding.parquet; then the metrics, in percent."""
+    """accuracies.parquet, embedding.parquet; then the metrics, in percent."""
     domains = Domains(stage)
     frame = accuracies(params, stage, domains)
     table, metrics = Table(frame), {}
@@ -109,10 +110,8 @@ def evaluate(params: Evaluate, stage: Stage) -> None:
                 metrics |= spread(f"{variant}.{key}", each.mean(0)) | {f"{variant}.{key}.worst_pair": (each.mean(1).max() if i == 0 else each.mean(1).min())}
         drop_by_pair[variant] = {name.removeprefix(f"{variant}."): relative for name, (_, relative) in by_pair.items()}
     metrics |= ablation(drop_by_pair) | verification(table, frame, labels) | authorisation(table, frame, domains.names)
-    thief = best_for_thief(pd.read_parquet(stage.path("attack") / "attacks.parquet"), params.tolerance)
-    metrics |= thief_metrics(thief)
+    metrics |= thief_metrics(pd.read_parquet(stage.path("attack") / "thief.parquet"))
     frame.to_parquet(stage.out / "accuracies.parquet", index=False)
-    thief.to_parquet(stage.out / "thief.parquet", index=False)
     embedding(params, stage, domains).to_parquet(stage.out / "embedding.parquet", index=False)
     stage.metrics(metrics)
 
@@ -163,30 +162,13 @@ def authorisation(table: Table, frame: pd.DataFrame, names: list[str]) -> dict[s
     return metrics
 
 
-def best_for_thief(attacks: pd.DataFrame, tolerance: float) -> pd.DataFrame:
-    """Of each model and attack, the setting that removes most: highest patched accuracy (NTL), rarest answer (watermark).
-
-    It is chosen on validation images alone, the test images then say what was achieved. A setting is open to the thief if it
-    keeps clean accuracy within `tolerance` points of the released model; if none does, the one that keeps most is taken. No thief
-    knows the patch: this is the most that any choice of the learning rate could bring.
-    """
-    chosen = []
-    before = attacks[attacks.attack == "none"].set_index(["variant", "source", "seed"]).clean_validation
-    for (variant, source, seed, _), rows in attacks.groupby(["variant", "source", "seed", "attack"]):
-        open_ = rows[rows.clean_validation >= before[variant, source, seed] - tolerance / 100]
-        if open_.empty:
-            open_ = rows[rows.clean_validation == rows.clean_validation.max()]
-        chosen.append(open_.loc[open_.patched_validation.idxmax() if variant == "ownership" else open_.answers_validation.idxmin()])
-    return pd.DataFrame(chosen).reset_index(drop=True)
-
-
 def thief_metrics(thief: pd.DataFrame) -> dict[str, float]:
-    """By variant and attack: clean and patched accuracy and the rate of the watermark's answer; and the thief's best of all attacks."""
+    """By variant and attack: clean and patched accuracy and the rate of the watermark's answer; and the thief's best of the paper's attacks."""
     metrics = {}
     for (variant, attack), rows in thief.groupby(["variant", "attack"]):
         for column in ("clean", "patched", "answers"):
             metrics |= spread(f"attack.{variant}.{attack}.{column}", 100 * rows[column])
-    for variant, rows in thief[thief.attack != "none"].groupby("variant"):
+    for variant, rows in thief[~thief.attack.isin(["none", "hard"])].groupby("variant"):
         by_attack = rows.groupby("attack")[["clean", "patched", "answers"]].mean() * 100
         metrics |= {f"attack.{variant}.patched.highest": by_attack.patched.max(), f"attack.{variant}.clean.lowest": by_attack.clean.min(), f"attack.{variant}.answers.lowest": by_attack.answers.min()}
     return metrics

@@ -9,14 +9,14 @@ from reprise.papers.ntl.data import Domains
 from reprise.report import Page
 from reprise.stage import Stage
 
-ATTACKS = ["none", "ftal", "rtal", "ewc", "au", "overwriting", "pruning", "cut"]
+ATTACKS = ["none", "ftal", "rtal", "ewc", "au", "overwriting", "pruning", "cut", "hard"]
 
 
 def report(stage: Stage) -> None:
     """Draw what the paper draws."""
     results = stage.path("results")
-    accuracies, thief, points = (pd.read_parquet(results / f"{name}.parquet") for name in ("accuracies", "thief", "embedding"))
-    attacks = pd.read_parquet(stage.path("attack") / "attacks.parquet")
+    accuracies, points = (pd.read_parquet(results / f"{name}.parquet") for name in ("accuracies", "embedding"))
+    thief, attacks = (pd.read_parquet(stage.path("attack") / f"{name}.parquet") for name in ("thief", "attacks"))
     page = Page(stage)
     matrices(page, accuracies)
     ablation(page, accuracies)
@@ -106,7 +106,7 @@ def curves(page: Page, history: pd.DataFrame, accuracies: pd.DataFrame) -> None:
 def ownership(page: Page, thief: pd.DataFrame, attacks: pd.DataFrame) -> None:
     """Before and after the attacks, each at the thief's best setting; the sweep; pruning alone."""
     present = [a for a in ATTACKS if a in set(thief.attack)]
-    with page.figure("attacks", caption="Ownership under attack, each attack at the setting that removes most on validation images while clean accuracy stays within the tolerance: mean and standard deviation over seeds. NTL holds while patched accuracy stays near chance; the watermark holds while it answers its trigger. `cut` is pruning without fine-tuning.", ncols=2, width=7, height=3, sharey=True) as (_, axes):
+    with page.figure("attacks", caption="Ownership under attack, each attack at the setting that removes most on validation images while clean accuracy stays within the tolerance: mean and standard deviation over seeds. NTL holds while patched accuracy stays near chance; the watermark holds while it answers its trigger. `cut` is pruning without fine-tuning, `hard` fine-tuning by long steps of SGD.", ncols=2, width=7, height=3, sharey=True) as (_, axes):
         for ax, variant, column, label in zip(axes, ("ownership", "watermark"), ("patched", "answers"), ("patched accuracy", "answer to the trigger")):
             rows = thief[thief.variant == variant].groupby("attack")[["clean", column]].agg(["mean", "std"]).reindex(present) * 100
             for i, (name, text, shade) in enumerate((("clean", "clean accuracy", "0.85"), (column, label, "0.35"))):
@@ -115,9 +115,9 @@ def ownership(page: Page, thief: pd.DataFrame, attacks: pd.DataFrame) -> None:
             ax.set_title({"ownership": "NTL", "watermark": "conventional watermark"}[variant])
             ax.legend(loc="lower right", fontsize=7)
         axes[0].set_ylabel("percent")
-    with page.figure("sweep", caption="All settings of the sweep: learning rates of the fine-tuning attacks, and the share of weights cut without fine-tuning. Mean over seeds.", ncols=3, width=7.5, height=3) as (_, axes):
+    with page.figure("sweep", caption="All settings of the sweep: learning rates of the fine-tuning attacks, and the share of weights cut without fine-tuning. Validation images, mean over seeds.", ncols=3, width=7.5, height=3) as (_, axes):
         for ax, variant, column in zip(axes[:2], ("ownership", "watermark"), ("patched", "answers")):
-            for name, style in zip([a for a in present if a not in ("none", "cut")], page.styles):
+            for name, style in zip([a for a in present if a not in ("none", "cut", "hard")], page.styles):
                 rows = attacks[(attacks.variant == variant) & (attacks.attack == name)].groupby("setting")[column].mean()
                 ax.plot(rows.index, 100 * rows, label=name, **style)
             ax.set_xscale("log")
@@ -134,7 +134,7 @@ def ownership(page: Page, thief: pd.DataFrame, attacks: pd.DataFrame) -> None:
         axes[2].legend(fontsize=6)
     table = thief.groupby(["variant", "attack"])[["setting", "clean", "patched", "answers"]].mean().reset_index()
     table[["clean", "patched", "answers"]] *= 100
-    page.table(table, "Each attack at the thief's best setting, mean over seeds (setting: learning rate, or share cut), percent.")
+    page.table(table, "Each attack at the thief's best setting, and a model trained from scratch on the thief's images, mean over seeds (setting: learning rate, or share cut), percent.")
 
 
 def augmented(page: Page, stage: Stage) -> None:
