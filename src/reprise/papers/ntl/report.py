@@ -113,7 +113,8 @@ def ownership(page: Page, thief: pd.DataFrame, attacks: pd.DataFrame) -> None:
                 ax.bar(np.arange(len(present)) + 0.4 * i - 0.2, rows[name, "mean"], 0.4, yerr=rows[name, "std"].fillna(0), label=text, color=shade, edgecolor="black", capsize=2)
             ax.set_xticks(range(len(present)), present, rotation=40)
             ax.set_title({"ownership": "NTL", "watermark": "conventional watermark"}[variant])
-            ax.legend(loc="lower right", fontsize=7)
+            ax.set_ylim(0, 122)
+            ax.legend(loc="upper center", ncols=2, fontsize=7)
         axes[0].set_ylabel("percent")
     with page.figure("sweep", caption="All settings of the sweep: learning rates of the fine-tuning attacks, and the share of weights cut without fine-tuning. Validation images, mean over seeds.", ncols=3, width=7.5, height=3) as (_, axes):
         for ax, variant, column in zip(axes[:2], ("ownership", "watermark"), ("patched", "answers")):
@@ -121,6 +122,8 @@ def ownership(page: Page, thief: pd.DataFrame, attacks: pd.DataFrame) -> None:
                 rows = attacks[(attacks.variant == variant) & (attacks.attack == name)].groupby("setting")[column].mean()
                 ax.plot(rows.index, 100 * rows, label=name, **style)
             ax.set_xscale("log")
+            ax.minorticks_off()
+            ax.set_xticks(rows.index, [f"{rate:g}" for rate in rows.index])
             ax.set_xlabel("learning rate")
             ax.set_ylim(-5, 105)
             ax.set_ylabel({"patched": "NTL: patched accuracy, percent", "answers": "watermark: answers, percent"}[column])
