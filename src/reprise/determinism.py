@@ -83,7 +83,8 @@ def configure_torch() -> None:
 
             products.through_openblas()
         torch.set_num_threads(1)
-        torch.use_deterministic_algorithms(True)
+        torch.set_deterministic_debug_mode("error")  # as use_deterministic_algorithms(True), which also loads the compiler, a second of CPU
+        torch.utils.deterministic.fill_uninitialized_memory = False  # for programs that read what nobody wrote; it costs a few percent
         torch.backends.cudnn.benchmark = False
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
 
