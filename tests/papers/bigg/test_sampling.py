@@ -55,6 +55,17 @@ def test_reported_likelihood_is_that_of_the_sample_and_batched_equals_sequential
         assert walk.nll.item() == pytest.approx(samples.nll_G[g], abs=1e-9)
 
 
+@pytest.mark.parametrize("cell, bits", [("light", 0), ("mlp", 8)])
+def test_arrays_and_tensors_draw_the_same_graphs(cell, bits, monkeypatch):
+    model = make(cell=cell, bits=bits, seed=3)
+    width = widths([4, 17, 30])
+    arrays = sample(model, width, draw(3))
+    monkeypatch.setattr("reprise.papers.bigg.sample._array", torch.Tensor.detach)  # as on a GPU
+    tensors = sample(model, width, draw(3))
+    assert all(np.array_equal(a.edges_E2, t.edges_E2) for a, t in zip(arrays.rows, tensors.rows))
+    assert np.allclose(arrays.nll_G, tensors.nll_G, atol=1e-9)
+
+
 def test_a_graph_does_not_depend_on_its_neighbours():
     model = make(seed=5)
     together = sample(model, widths([9] * 6), draw(6))
