@@ -128,6 +128,17 @@ def test_zero_heads_cost_one_bit_per_decision(kind):
     assert len(trees.row_N) <= graph.m * (math.ceil(math.log2(max(graph.n, 2))) + 1)
 
 
+@pytest.mark.parametrize("kind", [k for k in ALL if k != "bipartite"])
+def test_only_nodes_whose_state_is_read_take_a_step(kind):
+    graph = named(kind)
+    trees = plan_trees(Rows.of_graph(graph))
+    width = trees.hi_N - trees.lo_N
+    inner = int((width > 1).sum())
+    last_column = int(((width == 2) & (trees.left_N == 0)).sum())  # nothing on the left, a single column on the right
+    levels = batch_of([graph]).levels
+    assert (sum(len(level.source) for level in levels), sum(len(level.going) for level in levels)) == (inner, inner - last_column)
+
+
 def test_nodes_per_edge_on_grids_grow_with_the_logarithm():
     per_edge = []
     for side in (8, 16, 32, 64):

@@ -8,7 +8,6 @@ import math
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 State = tuple[torch.Tensor, torch.Tensor]
 
@@ -49,22 +48,41 @@ class _Gated(torch.autograd.Function):
 
 
 def gates(x: torch.Tensor, signed: bool, cs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    """h, c, and what the gradient needs, see `_Gated`."""
+    """h, c, and what the gradient needs, see `_Gated`. tanh(x) = 2 sigma(2x) - 1, since torch's sigmoid takes a fourth of the time of its tanh."""
     d = cs[0].shape[-1]
-    a = x.sigmoid()
-    first_tanh = 2 * d if signed else -d
-    torch.tanh(x[..., first_tanh:], out=a[..., first_tanh:])
+    a = x.clone()
+    passes_tanh = a[..., 2 * d if signed else -d :]
+    passes_tanh.mul_(2)
+    a.sigmoid_()
+    passes_tanh.mul_(2).sub_(1)
     i, o, *forget, u = a.view(*a.shape[:-1], len(cs) + 3, d).unbind(-2)
     c = i * u
     for f, c_k in zip(forget, cs):
         c.addcmul_(f, c_k)
-    t = c.tanh()
+    t = (2 * c).sigmoid_().mul_(2).sub_(1)
     return o * t, c, a, t
 
 
 def gated(x: torch.Tensor, signed: bool, *cs: torch.Tensor) -> State:
     """The output of a gated cell, see `_Gated`. [S, N, (3 + k) d], k states [S, N, d] -> h, c [S, N, d]."""
     return _Gated.apply(x, signed, *cs) if torch.is_grad_enabled() else gates(x, signed, cs)[:2]
+
+
+class _ELU(torch.autograd.Function):
+    """max(x, 0) + e - 1 with e = exp(min(x, 0)), which is also its derivative. Half the time of torch's."""
+
+    @staticmethod
+    def forward(ctx, x):
+        e = x.clamp_max(0).exp_()
+        ctx.save_for_backward(e)
+        return x.clamp_min(0).add_(e).sub_(1)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * ctx.saved_tensors[0]
+
+
+elu = _ELU.apply
 
 
 class Linear(nn.Module):
@@ -90,7 +108,7 @@ class Head(nn.Module):
 
     def forward(self, h_SNd: torch.Tensor) -> torch.Tensor:
         """The logit of yes."""
-        return self.out(F.elu(self.hidden(h_SNd))).squeeze(-1)
+        return self.out(elu(self.hidden(h_SNd))).squeeze(-1)
 
 
 class LSTM(nn.Module):
@@ -155,7 +173,7 @@ class TreeLSTM(nn.Module):
         """From the first map to the five gates: as it is, or through the second layer of the MLPs. -> [S, N, 5d]."""
         if self.kind == "light":
             return x
-        x_SN54d = F.elu(x).unflatten(2, (5, 4 * self.d))
+        x_SN54d = elu(x).unflatten(2, (5, 4 * self.d))
         return torch.cat([x_SN54d[:, :, gate] @ self.w_out[:, gate].mT for gate in range(5)], dim=2) + self.b_out
 
 

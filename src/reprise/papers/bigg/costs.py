@@ -16,7 +16,7 @@ from reprise.papers.bigg.plan import Batch, Rows, plan_batch, plan_trees
 def work(batch: Batch) -> int:
     """Applications of a cell or a decision head to one row of a state."""
     cells = sum(len(join.left) for join in [*batch.heights, *batch.merges]) + sum(len(fold) for fold in batch.folds[1:])
-    return cells + sum(2 * len(level.source) + len(level.descends) for level in batch.levels) + len(batch.sign_K)
+    return cells + sum(2 * len(level.going) + len(level.descends) for level in batch.levels) + len(batch.sign_K)
 
 
 def kept_bytes(model: torch.nn.Module, run: Callable[[], None]) -> int:

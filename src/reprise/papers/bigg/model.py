@@ -1,7 +1,7 @@
 """BiGG: the likelihood of a batch of graphs in O(log n) steps, each of which works on all rows of all graphs at once.
 
 Section 3 of the paper. Suffixes: S members of the stack, G graphs, R rows, U distinct subtrees, P pool of row blocks,
-I inner nodes of a level, K decisions, d width of a state.
+K decisions, d width of a state.
 """
 
 import torch
@@ -105,9 +105,8 @@ class BiGG(nn.Module):
         ready = self.left_to_right.prepare(table)
         above = row_SRd
         for level in batch.levels:
-            state = take(above, level.source)
-            logits.append(self.has_left(state[0]))  # equation 8
-            s1 = self.top_down(left_inputs.index_select(1, level.has_left), state)  # equation 7: to the left child
+            logits.append(self.has_left(above[0].index_select(1, level.source)))  # equation 8
+            s1 = self.top_down(left_inputs.index_select(1, level.has_left), take(above, level.going))  # equation 7: to the left child
             s2 = self.left_to_right(s1, take(ready, level.left_tree))  # the left subtree as it turned out
             logits.append(self.has_right(s2[0].index_select(1, level.chooses)))  # equation 10; forced where there is no left child
             s3 = self.top_right(right_inputs[:, 1:], take(s2, level.descends))  # equation 9: to the right child

@@ -2,7 +2,7 @@
 
 Section 3 of the paper, and 3.2 for the forest of rows. Nothing here is a number to learn; NumPy only, all integers.
 
-Suffixes: E edges, N realised tree nodes, I inner nodes (more than one column), U distinct subtrees, R rows, P pool of
+Suffixes: E edges, N realised tree nodes, I inner nodes (more than one column), J those that go on, U distinct subtrees, R rows, P pool of
 row blocks, K decisions, G graphs.
 """
 
@@ -142,13 +142,17 @@ class Join:
 
 @dataclass(frozen=True, eq=False)
 class Level:
-    """The inner nodes of one depth of all row trees, in the order of rows."""
+    """The inner nodes of one depth of all row trees, in the order of rows.
+
+    J of them go on: all but those that hold nothing but a single column on the right, whose states nobody reads.
+    """
 
     source: torch.Tensor  # [I] where the node's state lies in (s1, s3) of the level above; at depth 0, which row's state it is
-    has_left: torch.Tensor  # [I] 0 or 1
-    left_tree: torch.Tensor  # [I] left subtree in the table, EMPTY if absent
-    chooses: torch.Tensor  # nodes whose right decision is free: those with a left child
-    descends: torch.Tensor  # nodes whose right child is an inner node
+    going: torch.Tensor  # [J] the same for those that go on
+    has_left: torch.Tensor  # [J] 0 or 1
+    left_tree: torch.Tensor  # [J] left subtree in the table, EMPTY if absent
+    chooses: torch.Tensor  # those of the J whose right decision is free: with a left child
+    descends: torch.Tensor  # those of the J whose right child is an inner node
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,16 +231,18 @@ def plan_batch(trees: Sequence[Trees], bits: int = 0) -> Batch:
         node = begin + np.flatnonzero(inner_N[begin:end])
         if not len(node):
             break
+        decisions.append((left_N[node] > 0, graph_N[node], row_N[node], HAS_LEFT, lo_N[node], (lo_N[node] + hi_N[node]) // 2))
+        source = source_1[node + 1]
         left, right = left_N[node], right_N[node]
-        descends = np.flatnonzero((right > 0) & inner_N[right - 1])
+        descends = (right > 0) & inner_N[right - 1]
+        going = np.flatnonzero((left > 0) | descends)
+        node, left, right, descends = node[going], left[going], right[going], np.flatnonzero(descends[going])
         source_1[left] = np.arange(len(node))
         source_1[right[descends]] = len(node) + np.arange(len(descends))
         chooses = np.flatnonzero(left > 0)
-        levels.append(Level(*map(_tensor, (source_1[node + 1], (left > 0).astype(np.int64), tree_1[left], chooses, descends))))
-        mid = (lo_N[node] + hi_N[node]) // 2
+        levels.append(Level(*map(_tensor, (source, source[going], (left > 0).astype(np.int64), tree_1[left], chooses, descends))))
         free = node[chooses]
-        decisions.append((left > 0, graph_N[node], row_N[node], HAS_LEFT, lo_N[node], mid))
-        decisions.append((right[chooses] > 0, graph_N[free], row_N[free], HAS_RIGHT, mid[chooses], hi_N[free]))
+        decisions.append((right[chooses] > 0, graph_N[free], row_N[free], HAS_RIGHT, (lo_N[free] + hi_N[free]) // 2, hi_N[free]))
     yes, graph_K, row_K, kind_K, lo_K, hi_K = ([d[i] for d in decisions] for i in range(6))
     kind_K = np.repeat(kind_K, [len(y) for y in yes])
     return Batch(
