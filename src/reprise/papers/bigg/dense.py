@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from reprise.errors import ReproError
 from reprise.kits.graphs.graph import Graph
-from reprise.papers.bigg.cells import Linear, glorot, positions
+from reprise.papers.bigg.cells import Linear, elu, glorot, positions
 from reprise.papers.bigg.draws import Samples, Uniforms
 
 
@@ -111,11 +111,11 @@ class GraphRNN(nn.Module):
     def row_gates(self, before_NM: torch.Tensor, remaining_N: torch.Tensor) -> torch.Tensor:
         """The gates' share of what a row is told: the row before, and how many are left. -> [S, N, 3H]."""
         codes_NH = positions(int(remaining_N.max()) + 1, self.width).to(before_NM)[remaining_N]
-        return self.rows.input(F.elu(self.embed(before_NM.expand(self.members, -1, -1).contiguous())) + codes_NH)
+        return self.rows.input(elu(self.embed(before_NM.expand(self.members, -1, -1).contiguous())) + codes_NH)
 
     def logit(self, state_SRH: torch.Tensor) -> torch.Tensor:
         """The logit of an edge. -> [S, R]."""
-        return self.out(F.elu(self.hidden(state_SRH))).squeeze(-1)
+        return self.out(elu(self.hidden(state_SRH))).squeeze(-1)
 
     def forward(self, batch: DenseBatch) -> torch.Tensor:
         """-log p(graph | n) in nats. -> [S, G]."""
@@ -123,8 +123,8 @@ class GraphRNN(nn.Module):
         before_GTM = F.pad(batch.entry_GTM, (0, 0, 1, 0))[:, :-1]
         gates_SGT = self.row_gates(before_GTM.flatten(0, 1), batch.remaining_GT.flatten()).view(self.members, G, T, -1)
         h, states = gates_SGT.new_zeros(self.members, batch.graphs, self.width), []
-        for i in range(T):  # n sequential steps
-            h = self.rows(gates_SGT[:, :, i], h)
+        for gates_SG in gates_SGT.unbind(2):  # n sequential steps
+            h = self.rows(gates_SG, h)
             states.append(h)
         h_SRH = torch.stack(states, dim=2).flatten(1, 2).index_select(1, batch.row)
         entry_RM = batch.entry_GTM.flatten(0, 1).index_select(0, batch.row)
