@@ -14,6 +14,7 @@ from reprise.kits.graphs.mmd import all_vectors, compare, squared_mmd
 from reprise.kits.graphs.orbits import orbit_counts, triangles
 from reprise.kits.graphs.shapes import Known, grid, is_grid, is_isomorphic, is_lobster, is_tree
 from reprise.kits.graphs.statistics import clustering, degree, orbit, spectrum
+from reprise.kits.graphs.trees import KnownTrees, tree_name
 
 # The connected graphs with two to four nodes and the orbit of each of their nodes, as Przulj (2007) numbers them.
 GRAPHLETS = [
@@ -133,6 +134,19 @@ def test_known_graphs_are_told_apart_up_to_isomorphism():
     assert known.add(of_networkx(nx.cycle_graph(6)))
     assert not known.add(of_networkx(nx.cycle_graph(6)))
     assert of_networkx(nx.disjoint_union(nx.cycle_graph(3), nx.cycle_graph(3))) not in known  # the hash alone cannot tell these
+
+
+def test_trees_are_told_apart_by_their_names():
+    rng = np.random.default_rng(0)
+    count = {1: 1, 2: 1, 3: 1, 4: 2, 5: 3, 6: 6, 7: 11, 8: 23}  # trees on n nodes
+    for n, expected in count.items():
+        trees = [of_networkx(tree) for tree in nx.nonisomorphic_trees(n)] if n > 1 else [Graph.of(1, [])]
+        assert len({tree_name(tree) for tree in trees}) == len(trees) == expected
+        assert all(tree_name(tree) == tree_name(tree.relabelled(rng.permutation(n))) for tree in trees)
+    known = KnownTrees([grid(3, 4), *(of_networkx(nx.path_graph(n)) for n in (3, 5))])
+    assert grid(4, 3) in known and of_networkx(nx.path_graph(4)) not in known
+    assert known.add(of_networkx(nx.star_graph(3))) and not known.add(of_networkx(nx.star_graph(3)))
+    assert not known.add(grid(4, 3)) and known.add(grid(2, 6))
 
 
 @pytest.mark.parametrize(

@@ -5,4 +5,5 @@
 - `statistics`: degree, clustering, orbit and spectrum vectors of a graph (protocol of Liao et al. 2019, GRAN)
 - `mmd`: squared maximum mean discrepancy between two sets of such vectors
 - `shapes`: is it a lobster, is it a grid, are these two the same graph
+- `trees`: the same question for trees, in linear time
 """

@@ -10,7 +10,8 @@ from pydantic import Field
 
 from reprise.kits.graphs import mmd
 from reprise.kits.graphs.graph import Graph
-from reprise.kits.graphs.shapes import Known, is_connected, is_grid, is_lobster
+from reprise.kits.graphs.shapes import is_connected, is_grid, is_lobster
+from reprise.kits.graphs.trees import KnownTrees
 from reprise.papers.bigg.cells import member
 from reprise.papers.bigg.costs import cost_of_grid
 from reprise.papers.bigg.data import load
@@ -102,14 +103,14 @@ class Judge:
 
     def __init__(self, train: Sequence[Graph], test: Sequence[Graph], shape: Callable[[Graph], bool] | None):
         self.train, self.test, self.shape = mmd.all_vectors(_seen(train)), mmd.all_vectors(_seen(test)), shape
-        self.known = Known(train)
+        self.known = KnownTrees(train)
 
     def __call__(self, graphs: Sequence[Graph]) -> tuple[pd.DataFrame, dict[str, float]]:
         """A row per graph, and the scores of the set.
 
         As the authors do, the MMD sees a graph as its edges describe it, without isolated nodes; their share is told. Validity sees all nodes.
         """
-        distinct = Known()
+        distinct = KnownTrees()
         rows = [
             {
                 "n": g.n,
