@@ -10,9 +10,10 @@ from sklearn.utils.extmath import randomized_svd
 from reprise.errors import ReproError
 
 FORBIDDEN = {"<url>", "<user>"}  # and whatever has no letter or digit: never a similar word
-BLOCK = 64  # rows of the similarity matrix held at a time
-GROUP = 32  # candidates of a group
+BLOCK = 96  # rows of the similarity matrix held at a time
+GROUP = 16  # candidates of a group
 NEVER = -2.0  # below any cosine
+STEPS = 10**6  # cosines are rounded to one in so many
 
 
 def vocabulary(sentences: list[list[str]], min_count: int) -> tuple[list[str], np.ndarray]:
@@ -118,16 +119,20 @@ def neighbours(vectors: np.ndarray, rows: np.ndarray, allowed: np.ndarray, m: in
         best = grouped.max(axis=1)
         tau = np.partition(best, -m, axis=1)[:, -m] if width > m else np.full(len(block), NEVER)
         least = np.maximum(tau - 2e-6, NEVER / 2)  # what rounding may bring up to tau counts as well
-        row, group = np.nonzero(best >= least[:, None])
+        row, group = np.divmod(np.flatnonzero(best >= least[:, None]), width)
         values = grouped[row, :, group]
-        which, inside = np.nonzero(values >= least[row, None])
-        row, column, value = row[which], inside * width + group[which], np.round(values[which, inside], 6)
-        order = np.lexsort((column, -value, row))
-        row, column, value = row[order], column[order], value[order]
-        rank = np.arange(len(row)) - np.searchsorted(row, row)
-        keep = rank < m
-        ids[begin + row[keep], rank[keep]] = candidates[column[keep]]
-        cosines[begin + row[keep], rank[keep]] = value[keep]
+        hit = np.flatnonzero(values >= least[row, None])
+        which, inside = np.divmod(hit, GROUP)
+        # row, cosine from the highest on, candidate, as one whole number: one sort
+        below = 2 * STEPS - np.rint(values.ravel()[hit] * np.float32(STEPS)).astype(np.int64)
+        key = np.sort((row[which] * (4 * STEPS) + below) * len(candidates) + inside * width + group[which])
+        key, column = np.divmod(key, len(candidates))
+        row, below = np.divmod(key, 4 * STEPS)
+        first = np.searchsorted(row, np.arange(len(block) + 1))
+        at = first[:-1, None] + np.arange(m)
+        there = at < first[1:, None]
+        ids[begin : begin + BLOCK][there] = candidates[column[at[there]]]
+        cosines[begin : begin + BLOCK][there] = (2 * STEPS - below[at[there]]).astype(np.float32) / np.float32(STEPS)
     return ids, cosines
 
 
