@@ -2,11 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from reprise.papers.saner.encoders import RelativeAttention, Transformer, by_key, encoder, sinusoids
-from reprise.papers.saner.layers import CharCNN, Embedding
+from reprise.papers.saner.layers import CharCNN, Embedding, dropout, kept
 from reprise.papers.saner.model import Architecture, Augmentation, Batch, Gate, Sizes, Tagger
 
 TINY = dict(
@@ -57,7 +58,7 @@ def test_relative_attention_equals_the_double_loop():
         query, value = (x[s, 0] @ attention.query_value.weight[s]).chunk(2, -1)
         for h in range(2):
             part = slice(4 * h, 4 * h + 4)
-            u, w = attention.u[s, 0, h, 0], attention.w[s, 0, h, 0]
+            u, w = attention.u[s, 0, 0, h], attention.w[s, 0, 0, h]
             for i in range(5):
                 score = []
                 for j in range(4):  # the fifth is padding
@@ -189,9 +190,18 @@ def test_variants_pair_by_seed():
 
 def test_dropout_comes_from_the_generator_given_and_only_while_training():
     tagger, batch = Tagger(rngs(), Architecture(**TINY), SIZES, randn(30, 6)), some_batch()
-    once, again, other = (tagger(batch, torch.Generator().manual_seed(s))[0] for s in (1, 1, 2))
+    once, again, other = (tagger(batch, np.random.default_rng(s))[0] for s in (1, 1, 2))
     assert torch.equal(once, again) and not torch.equal(once, other)
     assert torch.equal(tagger(batch)[0], tagger(batch)[0])
+
+
+@pytest.mark.parametrize("p", [0.0, 0.1, 0.52, 0.9])
+def test_dropout_keeps_its_share_and_the_mean(p):
+    rng = np.random.default_rng(0)
+    assert kept((501, 399), p, rng).mean() == pytest.approx(1 - p, abs=0.004)
+    out = dropout(torch.ones(501, 399), p, rng)
+    assert out.dtype == torch.float32 and out.mean().item() == pytest.approx(1, abs=0.03)
+    assert sorted(set(out.flatten().tolist())) == pytest.approx([0, 1 / (1 - p)][p == 0 :])
 
 
 @pytest.mark.parametrize("wrong", [{"fusion": "none"}, {"augmentation": "none"}, {"d": 18}, {"m": 0}])

@@ -5,6 +5,7 @@ All map (S, B, T, D) to (S, B, T, D). Shapes: S members, B sentences, T tokens, 
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -30,7 +31,7 @@ def by_key(score_TP: torch.Tensor) -> torch.Tensor:
     return flat.unflatten(-1, (length, 2 * length - 1))[..., :length]
 
 
-def attend(score_SBHTT: torch.Tensor, value_SBHTE: torch.Tensor, mask_SBT: torch.Tensor, p: float, rng: torch.Generator | None) -> torch.Tensor:
+def attend(score_SBHTT: torch.Tensor, value_SBHTE: torch.Tensor, mask_SBT: torch.Tensor, p: float, rng: np.random.Generator | None) -> torch.Tensor:
     """softmax over the keys that are no padding, dropout, the mean of the values, heads side by side: (S, B, T, D)."""
     alpha = score_SBHTT.masked_fill(~mask_SBT[:, :, None, None], -torch.inf).softmax(-1)
     return (dropout(alpha, p, rng) @ value_SBHTE).transpose(2, 3).flatten(3)
@@ -48,18 +49,15 @@ class RelativeAttention(nn.Module):
         self.query_value = Linear(rngs, size, 2 * size, bias=False)
         head = size // heads
         xavier = normal(math.sqrt(2 / (heads + head)))
-        self.u, self.w = (stacked(rngs, (1, heads, 1, head), xavier) for _ in "uw")
+        self.u, self.w = (stacked(rngs, (1, 1, heads, head), xavier) for _ in "uw")
 
-    def forward(self, x_SBTD: torch.Tensor, mask_SBT: torch.Tensor, rng: torch.Generator | None) -> torch.Tensor:
-        def split(x):
-            return x.unflatten(-1, (self.heads, -1)).transpose(2, 3)
-
-        query, value = map(split, self.query_value(x_SBTD).chunk(2, -1))
+    def forward(self, x_SBTD: torch.Tensor, mask_SBT: torch.Tensor, rng: np.random.Generator | None) -> torch.Tensor:
+        query, value, key = (x.unflatten(-1, (self.heads, -1)) for x in (*self.query_value(x_SBTD).chunk(2, -1), x_SBTD))  # S, B, T, H, E
         length = x_SBTD.shape[2]
         offsets = torch.arange(1 - length, length, device=x_SBTD.device)  # key minus query
-        content = (query + self.u) @ split(x_SBTD).mT
-        position = by_key((query + self.w) @ sinusoids(offsets, query.shape[-1]).T)
-        return attend(content + position, value, mask_SBT, self.p, rng)
+        content = (query + self.u).transpose(2, 3) @ key.permute(0, 1, 3, 4, 2)
+        position = ((query + self.w).flatten(0, 3) @ sinusoids(offsets, query.shape[-1]).T).view(*query.shape[:4], -1)
+        return attend(content + by_key(position.transpose(2, 3)), value.transpose(2, 3), mask_SBT, self.p, rng)
 
 
 class ScaledAttention(nn.Module):
@@ -70,7 +68,7 @@ class ScaledAttention(nn.Module):
         self.heads, self.p = heads, p
         self.project, self.out = Linear(rngs, size, 3 * size), Linear(rngs, size, size)
 
-    def forward(self, x_SBTD: torch.Tensor, mask_SBT: torch.Tensor, rng: torch.Generator | None) -> torch.Tensor:
+    def forward(self, x_SBTD: torch.Tensor, mask_SBT: torch.Tensor, rng: np.random.Generator | None) -> torch.Tensor:
         query, key, value = (x.unflatten(-1, (self.heads, -1)).transpose(2, 3) for x in self.project(x_SBTD).chunk(3, -1))
         return self.out(attend(query @ key.mT / math.sqrt(query.shape[-1]), value, mask_SBT, self.p, rng))
 
@@ -98,7 +96,7 @@ class Transformer(nn.Module):
             for _ in range(layers)
         )
 
-    def forward(self, x_SBTD: torch.Tensor, mask_SBT: torch.Tensor, rng: torch.Generator | None) -> torch.Tensor:
+    def forward(self, x_SBTD: torch.Tensor, mask_SBT: torch.Tensor, rng: np.random.Generator | None) -> torch.Tensor:
         if not self.relative:
             x_SBTD = x_SBTD + sinusoids(torch.arange(x_SBTD.shape[2], device=x_SBTD.device), x_SBTD.shape[3])
         for layer in self.layers:
@@ -118,7 +116,7 @@ class BiLSTM(nn.Module):
         draw = uniform(1 / math.sqrt(self.units))
         self.weights = nn.ParameterList(stacked(rngs, shape, draw) for _ in range(2 * layers) for shape in shapes)  # both directions of each layer
 
-    def forward(self, x_SBTD: torch.Tensor, mask_SBT: torch.Tensor, rng: torch.Generator | None) -> torch.Tensor:
+    def forward(self, x_SBTD: torch.Tensor, mask_SBT: torch.Tensor, rng: np.random.Generator | None) -> torch.Tensor:
         x_SBTD, outputs = dropout(x_SBTD, self.p, rng), []
         with torch.backends.mkldnn.flags(enabled=False):
             for s, (x_BTD, mask_BT) in enumerate(zip(x_SBTD, mask_SBT)):

@@ -8,13 +8,14 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import nn
 
 from reprise.papers.saner.crf import CRF
 from reprise.papers.saner.encoders import encoder
-from reprise.papers.saner.layers import CharCNN, Embedding, Linear, dropout, stacked, uniform
+from reprise.papers.saner.layers import CharCNN, Embedding, Linear, dropout, kept, stacked, uniform
 from reprise.params import Params
 
 
@@ -96,7 +97,7 @@ class Augmentation(nn.Module):
     def forward(self, h_SBTD: torch.Tensor, near_SBTM: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """v (S, B, T, D) and the weights p (S, B, T, M), exactly 0 where there is no neighbour."""
         source = hasattr(self, "project")
-        e = self.vectors[near_SBTM] if source else self.values(near_SBTM)
+        e = nn.functional.embedding(near_SBTM, self.vectors) if source else self.values(near_SBTM)
         there = near_SBTM > 0
         score = torch.zeros(near_SBTM.shape, device=e.device)
         if self.attention:
@@ -150,9 +151,9 @@ class Tagger(nn.Module):
                 self.gate = Gate(rngs, a.d, additive=a.fusion == "add")
         self.output = Linear(rngs, 2 * a.d if a.fusion in ("concat", "gate") else a.d, self.crf.start.shape[-1])
 
-    def represent(self, batch: Batch, rng: torch.Generator | None) -> torch.Tensor:
+    def represent(self, batch: Batch, rng: np.random.Generator | None) -> torch.Tensor:
         """x (S, B, T, D): letters and words of each token."""
-        keep_SBT = batch.mask_SBT if rng is None else (torch.rand(batch.mask_SBT.shape, generator=rng) >= self.a.dropout_word).to(batch.mask_SBT.device)
+        keep_SBT = batch.mask_SBT if rng is None else torch.from_numpy(kept(batch.mask_SBT.shape, self.a.dropout_word, rng)).to(batch.mask_SBT.device)
         parts = []
         if self.a.letter_size:
             letters_SUF = self.letters(batch.letters_UL)
@@ -162,12 +163,12 @@ class Tagger(nn.Module):
         if self.a.input == "random":
             parts.append(self.words(batch.word_SBT * keep_SBT))
         elif self.a.input == "static":
-            parts.append(self.vectors[batch.row_SBT * keep_SBT])
+            parts.append(nn.functional.embedding(batch.row_SBT * keep_SBT, self.vectors))
         else:
             parts.append(batch.feature_SBTC.float() * keep_SBT[..., None])
         return self.inputs(dropout(torch.cat(parts, -1), self.a.dropout_input, rng))
 
-    def forward(self, batch: Batch, rng: torch.Generator | None = None) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def forward(self, batch: Batch, rng: np.random.Generator | None = None) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Emissions log p (S, B, T, K), and the gate g (S, B, T, D) where there is one; a generator means training."""
         a, g = self.a, None
         h = self.encoder(self.represent(batch, rng), batch.mask_SBT, rng)
@@ -176,10 +177,10 @@ class Tagger(nn.Module):
             v, _ = self.augmentation(h, batch.near_SBTM)
             v = dropout(v, a.dropout_augmentation, rng)
             u, g = (torch.cat([h, v], -1), None) if a.fusion == "concat" else self.gate(h, v)
-        u = dropout(dropout(u, a.dropout_fusion, rng), a.dropout_output, rng)
+        u = dropout(u, 1 - (1 - a.dropout_fusion) * (1 - a.dropout_output), rng)  # both at once
         return self.output(u).log_softmax(-1), g
 
-    def loss(self, batch: Batch, rng: torch.Generator | None) -> torch.Tensor:
+    def loss(self, batch: Batch, rng: np.random.Generator | None) -> torch.Tensor:
         """The batch mean of the negative log-likelihood, for each member (S)."""
         emission, _ = self(batch, rng)
         return self.crf.loss(emission, batch.tag_SBT, batch.mask_SBT).mean(-1)

@@ -42,6 +42,7 @@ class Train(Architecture):
 def train(params: Train, stage: Stage) -> None:
     """Train on each corpus; writes settings.json and, for each corpus, its model, history and similar words."""
     (stage.out / "settings.json").write_text(json.dumps({name: params.on(name).model_dump() for name in params.corpora}, indent=1))
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that takes a tenth of the time
     for name in params.corpora:
         fit(params.on(name), Corpus(stage.path("prepared") / name, stage.device, params.on(name).input == "features"), stage, name)
 
@@ -61,7 +62,7 @@ def fit(params: Train, corpus: Corpus, stage: Stage, name: str) -> None:
     optimiser = torch.optim.Adam(tagger.parameters(), lr=params.lr, betas=(0.9, 0.99), fused=True)
     tags, gold = corpus.tags("train"), corpus.tags("dev")
     best = {key: value.detach().clone() for key, value in tagger.named_parameters()}
-    state = {"tagger": tagger, "optimiser": optimiser, "dropout": stage.generator("dropout", name), "best": best, "best_f1": np.full(params.seeds, -1.0)}
+    state = {"tagger": tagger, "optimiser": optimiser, "dropout": stage.rng("dropout", name), "best": best, "best_f1": np.full(params.seeds, -1.0)}
     per_epoch, current, order = -(-len(corpus.lengths["train"]) // params.batch), None, []
     steps = params.epochs * per_epoch
     for step in (loop := Loop(stage, steps, state, name=name)):
