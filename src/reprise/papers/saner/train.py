@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 from safetensors.torch import save_file
+from torch.optim.adam import adam
 
 from reprise.papers.saner.corpus import Corpus
 from reprise.papers.saner.metrics import corpus_f1
@@ -59,10 +60,12 @@ def fit(params: Train, corpus: Corpus, stage: Stage, name: str) -> None:
     """Adam with warm-up and linear decay, Viterbi on dev after each epoch, the best parameters of each member kept."""
     near_WM = similar_words(params, corpus.near_WM, stage.rng("random neighbours", name))
     tagger = Tagger([stage.generator("init", name, seed) for seed in range(params.seeds)], params, corpus.sizes, corpus.vectors_RV).to(stage.device)
-    optimiser = torch.optim.Adam(tagger.parameters(), lr=params.lr, betas=(0.9, 0.99), fused=True)
+    parameters = list(tagger.parameters())
+    moments = [[torch.zeros_like(p) for p in parameters] for _ in range(2)]
+    counts = [torch.zeros((), device=stage.device) for _ in parameters]
     tags, gold = corpus.tags("train"), corpus.tags("dev")
     best = {key: value.detach().clone() for key, value in tagger.named_parameters()}
-    state = {"tagger": tagger, "optimiser": optimiser, "dropout": stage.rng("dropout", name), "best": best, "best_f1": np.full(params.seeds, -1.0)}
+    state = {"tagger": tagger, "adam": [*moments, counts], "dropout": stage.rng("dropout", name), "best": best, "best_f1": np.full(params.seeds, -1.0)}
     per_epoch, current, order = -(-len(corpus.lengths["train"]) // params.batch), None, []
     steps = params.epochs * per_epoch
     for step in (loop := Loop(stage, steps, state, name=name)):
@@ -70,12 +73,10 @@ def fit(params: Train, corpus: Corpus, stage: Stage, name: str) -> None:
         if epoch != current:
             current, order = epoch, corpus.order(params.batch, params.seeds, stage.rng("order", name, epoch))
         rising, falling = (step + 1) / max(params.warmup * steps, 1), (steps - step) / (steps - params.warmup * steps)
-        optimiser.param_groups[0]["lr"] = params.lr * min(rising, falling, 1.0)
         loss_S = tagger.loss(corpus.batch("train", order[k], near_WM, tags), state["dropout"])
-        optimiser.zero_grad()
-        loss_S.sum().backward()
-        torch.nn.utils.clip_grad_value_(tagger.parameters(), params.clip)
-        optimiser.step()
+        gradients = [g.contiguous().clamp_(-params.clip, params.clip) for g in torch.autograd.grad(loss_S.sum(), parameters)]
+        with torch.no_grad():  # the function behind torch.optim.Adam, whose class loads a compiler first; it reads memory as it lies
+            adam(parameters, gradients, *moments, [], counts, lr=params.lr * min(rising, falling, 1.0), beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0, amsgrad=False, maximize=False, fused=True)
         loop.log(loss=loss_S)
         if k == per_epoch - 1:
             predicted_SN, _ = corpus.predict(tagger, "dev", params.seeds, near_WM)
