@@ -10,7 +10,7 @@ from sklearn.utils.extmath import randomized_svd
 from reprise.errors import ReproError
 
 FORBIDDEN = {"<url>", "<user>"}  # and whatever has no letter or digit: never a similar word
-BLOCK = 96  # rows of the similarity matrix held at a time
+BLOCK = 64  # rows of the similarity matrix held at a time
 GROUP = 16  # candidates of a group
 NEVER = -2.0  # below any cosine
 STEPS = 10**6  # cosines are rounded to one in so many
