@@ -11,7 +11,7 @@ from reprise.papers.saner.layers import CharCNN, Embedding, dropout, kept
 from reprise.papers.saner.model import Architecture, Augmentation, Batch, Gate, Sizes, Tagger
 
 TINY = dict(
-    input="random", encoder="tener", augmentation="attention", fusion="gate", value_init="random", value_std=0.5, gate_bias=0.0, m=4, d=16, heads=2, layers=1,
+    input="random", encoder="tener", augmentation="attention", fusion="gate", value_init="random", value_std=0.5, m=4, d=16, heads=2, layers=1,
     word_size=8, letter_size=5, filters=6, letter_width=3, dropout_encoder=0.1, dropout_input=0.1, dropout_augmentation=0.1,
     dropout_fusion=0.1, dropout_output=0.1, dropout_word=0.1,
 )  # fmt: skip
@@ -144,12 +144,6 @@ def test_gate():
     torch.testing.assert_close(gate(h, v)[0], torch.cat([h / 2, v / 2], -1))
     gate.additive = True
     torch.testing.assert_close(gate(h, v)[0], (h + v) / 2)
-
-
-def test_a_gate_may_begin_open():
-    usual, open_ = (Gate(rngs(2), 4, bias=bias) for bias in (0.0, 2.0))
-    assert torch.equal(usual.w1, open_.w1) and torch.equal(usual.w2, open_.w2)
-    torch.testing.assert_close(open_.b, usual.b + 2)
 
 
 def test_character_encoder_is_a_convolution_and_a_maximum():

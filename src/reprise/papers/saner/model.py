@@ -28,7 +28,6 @@ class Architecture(Params):
     fusion: Literal["none", "concat", "add", "gate"] = Field(description="how h and v meet: [h; v], g*h + (1-g)*v, or [g*h; (1-g)*v]")
     value_init: Literal["random", "source"] = Field(description="value vectors: a trained table, or the source vectors through a learned projection")
     value_std: float = Field(gt=0, description="standard deviation of the entries of a new value table, or of the source vectors before their projection; the paper's is 1")
-    gate_bias: float = Field(description="what is added to the first, small random bias of the gate; the paper's is 0, where g begins near 0.5")
     m: int = Field(gt=0, description="similar words of a token")
     d: int = Field(gt=0, description="model size D")
     heads: int = Field(gt=0, description="attention heads")
@@ -112,11 +111,11 @@ class Augmentation(nn.Module):
 class Gate(nn.Module):
     """g = sigmoid(W1 h + W2 v + b),   u = [g * h ; (1 - g) * v] (the gate module); or g * h + (1 - g) * v."""
 
-    def __init__(self, rngs: list[torch.Generator], size: int, additive: bool = False, bias: float = 0.0):
+    def __init__(self, rngs: list[torch.Generator], size: int, additive: bool = False):
         super().__init__()
         bound = uniform(1 / math.sqrt(size))
         self.w1, self.w2 = stacked(rngs, (size, size), bound), stacked(rngs, (size, size), bound)
-        self.b, self.additive = stacked(rngs, (1, size), lambda x, rng: bound(x, rng) + bias), additive
+        self.b, self.additive = stacked(rngs, (1, size), bound), additive
 
     def forward(self, h_SBTD: torch.Tensor, v_SBTD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """u (S, B, T, 2D), or (S, B, T, D) if additive, and g."""
@@ -149,7 +148,7 @@ class Tagger(nn.Module):
         if a.augmentation != "none":
             self.augmentation = Augmentation(rngs, a, vectors_RV)
             if a.fusion != "concat":
-                self.gate = Gate(rngs, a.d, a.fusion == "add", a.gate_bias)
+                self.gate = Gate(rngs, a.d, additive=a.fusion == "add")
         self.output = Linear(rngs, 2 * a.d if a.fusion in ("concat", "gate") else a.d, self.crf.start.shape[-1])
 
     def represent(self, batch: Batch, rng: np.random.Generator | None) -> torch.Tensor:
