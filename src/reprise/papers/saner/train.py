@@ -43,7 +43,6 @@ class Train(Architecture):
 def train(params: Train, stage: Stage) -> None:
     """Train on each corpus; writes settings.json and, for each corpus, its model, history and similar words."""
     (stage.out / "settings.json").write_text(json.dumps({name: params.on(name).model_dump() for name in params.corpora}, indent=1))
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that takes a tenth of the time
     for name in params.corpora:
         fit(params.on(name), Corpus(stage.path("prepared") / name, stage.device, params.on(name).input == "features"), stage, name)
 
