@@ -104,7 +104,7 @@ def similar(sizes: tuple[int, int, int], peers: str, sample: int, m: int = 10) -
 
     def peer():
         best = [np.argsort(table @ table[row])[::-1] for row in rows[:sample]]
-        return np.stack([order[order < candidates][1 : m + 1] for order in best])
+        return np.stack([(order[order < candidates] if peers == "authors" else order)[1 : m + 1] for order in best])
 
     ours, theirs = alternate(own, peer, 3)
     return ours, theirs * words / sample, float((own()[:sample] != peer()).mean())
