@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +162,7 @@ def inputs(node: Node, root: Path = ROOT) -> dict[str, Any]:
     """All that a stage's result hangs on: its command, the hashes of its dependencies, the values of its parameters."""
     values: dict[str, dict[str, Any]] = {}
     for file, keys in node.params.items():
-        tree = params.parse(root / file)
+        tree = _tree(root / file)
         values[file] = {key: _at(tree, key) for key in keys}
     return {"cmd": node.cmd, "deps": {dep: content(root / dep) for dep in node.deps}, "params": values}
 
@@ -169,6 +170,15 @@ def inputs(node: Node, root: Path = ROOT) -> dict[str, Any]:
 def outputs(node: Node, root: Path = ROOT) -> dict[str, str | None]:
     """The hashes of a stage's outputs as they lie on disk."""
     return {out: content(root / out) for out in node.outs}
+
+
+def _tree(path: Path) -> dict[str, Any]:
+    return _parsed(path, path.read_bytes() if path.exists() else b"")
+
+
+@lru_cache(maxsize=64)
+def _parsed(path: Path, _content: bytes) -> dict[str, Any]:  # a file serves many stages, and parsing it takes longest
+    return params.parse(path)
 
 
 def _at(tree: Any, key: str) -> Any:
@@ -190,7 +200,7 @@ def _lock_file(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        return params.parse(path)["stages"]
+        return _tree(path)["stages"]
     except (ReproError, KeyError, TypeError):  # truncated by a crash, or with the marks of a merge conflict
         name = "/".join(path.parts[-3:])
         raise ReproError(f"{name} is damaged (a crash or a merge conflict): restore it with `git checkout -- {name}`, or delete it and run again") from None
