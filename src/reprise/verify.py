@@ -10,6 +10,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from ruamel.yaml import YAML
+
 from reprise import determinism, engine, params, paths
 from reprise.errors import ReproError
 
@@ -40,7 +42,7 @@ def verify(papers: list[str], against: Path | None = None, keep: bool = False, s
         How many outputs were compared, and those that deviate.
 
     Raises:
-        ReproError: the rebuilding itself failed.
+        ReproError: the rebuilding itself failed, or no lock has results at `scale`.
     """
     scratch = Path(tempfile.mkdtemp(prefix="reprise-verify-"))
     clone = scratch / "clone"
@@ -51,8 +53,14 @@ def verify(papers: list[str], against: Path | None = None, keep: bool = False, s
         for lock in clone.glob("pipelines/*/dvc.lock"):
             lock.unlink()
         if scale:
-            shared = clone / "params.yaml"
-            shared.write_text(re.sub(r"^scales:\n(?: *-.*\n)+|^scales:.*\n", f"scales: [{scale}]\n", shared.read_text(), flags=re.MULTILINE))
+            known = sorted(paper for paper, stages in reference.items() if any(name.partition("@")[2].partition("-")[0] == scale for name in stages))
+            unknown_to = sorted(set(papers) - set(known))
+            if unknown_to or not known:
+                raise ReproError(f"no results at scale {scale!r} in the lock of {', '.join(unknown_to) or 'any paper'} to compare with (in those of: {', '.join(known) or 'none'})")
+            papers = papers or known
+            shared = YAML().load(clone / "params.yaml")
+            shared["scales"] = [scale]
+            YAML().dump(shared, clone / "params.yaml")
         env = {**os.environ, "PYTHONPATH": str(clone / "src"), "REPRISE_TRACKING": "off"}
         done = subprocess.run([sys.executable, "-m", "reprise.engine", "reproduce", *papers], cwd=clone, env=env, stdout=sys.stderr, check=False)
         nodes = engine.chosen(engine.graph(clone), papers)

@@ -38,6 +38,11 @@ def test_verify_rebuilds_a_scale_that_only_the_lock_knows(reproduced, tmp_path):
     assert "8 outputs rebuilt and compared" in done.stdout and "0 deviate" in done.stdout
 
 
+def test_verify_names_the_papers_whose_lock_lacks_the_scale(reproduced, tmp_path):
+    done = committed(reproduced, tmp_path).run("reprise.cli", "verify", "toy", "--scale", "paper", check=False)
+    assert done.returncode == 1 and done.stderr.strip() == "error: no results at scale 'paper' in the lock of toy to compare with (in those of: none)"
+
+
 def test_status_says_stale_without_data(reproduced, tmp_path):
     checkout = committed(reproduced, tmp_path)
     clone = type(checkout)(tmp_path / "clone")
